@@ -1,0 +1,173 @@
+package config
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Config is a whole configuration file. A value from [Load] or [Default] is complete: every setting without a value in the file has its default.
+type Config struct {
+	Node      string    `yaml:"node"`     // name of this gateway; empty = host name, see [Config.NodeName]
+	DataDir   string    `yaml:"data_dir"` // relative to the working directory
+	Log       Log       `yaml:"log"`
+	Listeners Listeners `yaml:"listeners"`
+	Auth      Auth      `yaml:"auth"`
+	Broker    Broker    `yaml:"broker"`
+	Store     Store     `yaml:"store"`
+	Bridges   []Bridge  `yaml:"bridges"`
+	Admin     Admin     `yaml:"admin"`
+}
+
+// Log says what is logged to standard error, and how.
+type Log struct {
+	Level  LogLevel  `yaml:"level"`
+	Format LogFormat `yaml:"format"`
+}
+
+// Listeners are the addresses where clients connect. A file that has the key listeners opens exactly those that it names.
+type Listeners struct {
+	MQTT []MQTT `yaml:"mqtt"`
+	CoAP []CoAP `yaml:"coap"`
+	HTTP []HTTP `yaml:"http"`
+}
+
+// MQTT is one listener for MQTT 3.1, 3.1.1 and 5.0.
+type MQTT struct {
+	Name           string        `yaml:"name"`
+	Bind           Addr          `yaml:"bind"`
+	Transport      MQTTTransport `yaml:"transport"`
+	MaxConnections int           `yaml:"max_connections"` // more are closed at once
+	ReceiveMaximum int           `yaml:"receive_maximum"` // most QoS 1 and 2 messages of one client that wait for their acknowledgement, 1 to 65535
+	ConnectTimeout Duration      `yaml:"connect_timeout"` // from accept to CONNECT
+	WriteTimeout   Duration      `yaml:"write_timeout"`   // a peer that takes nothing for so long is dropped
+}
+
+// CoAP is one CoAP endpoint.
+type CoAP struct {
+	Name        string        `yaml:"name"`
+	Bind        Addr          `yaml:"bind"`
+	Transport   CoAPTransport `yaml:"transport"`
+	Echo        Echo          `yaml:"echo"`
+	MaxPeers    int           `yaml:"max_peers"`    // remembered addresses; the one that was silent for longest makes room
+	MaxBody     Bytes         `yaml:"max_body"`     // larger bodies get 4.13
+	SessionIdle Duration      `yaml:"session_idle"` // a session without traffic and observations ends
+}
+
+// HTTP is one listener for HTTP clients.
+type HTTP struct {
+	Name    string `yaml:"name"`
+	Bind    Addr   `yaml:"bind"`
+	MaxBody Bytes  `yaml:"max_body"` // larger request bodies get 413
+}
+
+// Auth says who may connect.
+type Auth struct {
+	Anonymous Anonymous `yaml:"anonymous"`
+}
+
+// Broker is what holds for every client, whatever its protocol.
+type Broker struct {
+	Durability    Durability `yaml:"durability"`
+	SyncInterval  Duration   `yaml:"sync_interval"` // with durability: interval
+	MaxPacketSize Bytes      `yaml:"max_packet_size"`
+	Session       Session    `yaml:"session"`
+}
+
+// Session limits each client session.
+type Session struct {
+	MaxExpiry   Duration        `yaml:"max_expiry"`   // longest time a session outlives its connection
+	QueueBytes  Bytes           `yaml:"queue_bytes"`  // cap of one session's queue
+	WhenFull    SessionWhenFull `yaml:"when_full"`    // what happens at that cap
+	Inflight    int             `yaml:"inflight"`     // most deliveries sent to one client and not acknowledged
+	MemoryBytes Bytes           `yaml:"memory_bytes"` // part of one session's queue that is kept in memory; the rest is read back from the store
+}
+
+// Store says where sessions, retained messages and session queues are kept.
+type Store struct {
+	Type StoreType `yaml:"type"`
+}
+
+// Admin is the operator's HTTP interface.
+type Admin struct {
+	Bind      Addr   `yaml:"bind"`
+	TokenFile string `yaml:"token_file"` // relative to data_dir, see [Config.TokenPath]
+}
+
+// Default returns the configuration without a file: every listener on loopback only, data in ./gantry-data, no bridges.
+func Default() *Config {
+	c := defaults()
+	c.Listeners = Listeners{
+		MQTT: []MQTT{defaultMQTT()},
+		CoAP: []CoAP{defaultCoAP()},
+		HTTP: []HTTP{defaultHTTP()},
+	}
+	return c
+}
+
+// defaults is Default without listeners: what a file that lists its own listeners starts from.
+func defaults() *Config {
+	return &Config{
+		DataDir: "gantry-data",
+		Log:     Log{Level: "info", Format: "text"},
+		Auth:    Auth{Anonymous: AnonymousLoopback},
+		Broker: Broker{
+			Durability:    DurabilitySync,
+			SyncInterval:  Duration(50 * time.Millisecond),
+			MaxPacketSize: MiB,
+			Session: Session{
+				MaxExpiry:   Duration(24 * time.Hour),
+				QueueBytes:  64 * MiB,
+				WhenFull:    SessionRefuse,
+				Inflight:    64,
+				MemoryBytes: MiB,
+			},
+		},
+		Store: Store{Type: StoreEmbedded},
+		Admin: Admin{Bind: "127.0.0.1:18083", TokenFile: "admin.token"},
+	}
+}
+
+func defaultMQTT() MQTT {
+	return MQTT{
+		Name: "tcp", Bind: "127.0.0.1:1883", Transport: MQTTOverTCP,
+		MaxConnections: 10000, ReceiveMaximum: 1000,
+		ConnectTimeout: Duration(10 * time.Second), WriteTimeout: Duration(5 * time.Second),
+	}
+}
+
+func defaultCoAP() CoAP {
+	return CoAP{
+		Name: "udp", Bind: "127.0.0.1:5683", Transport: CoAPOverUDP,
+		Echo: EchoRequired, MaxPeers: 50000, MaxBody: MiB, SessionIdle: Duration(5 * time.Minute),
+	}
+}
+
+func defaultHTTP() HTTP {
+	return HTTP{Name: "http", Bind: "127.0.0.1:8080", MaxBody: MiB}
+}
+
+// setDefaults gives a new list entry its defaults, all but the name and the address: those a file has to say.
+func (l *MQTT) setDefaults() { *l = defaultMQTT(); l.Name, l.Bind = "", "" }
+func (l *CoAP) setDefaults() { *l = defaultCoAP(); l.Name, l.Bind = "", "" }
+func (l *HTTP) setDefaults() { *l = defaultHTTP(); l.Name, l.Bind = "", "" }
+
+// NodeName returns the name of this gateway: node, or the host name where the file does not say.
+func (c *Config) NodeName() string {
+	if c.Node != "" {
+		return c.Node
+	}
+	host, err := os.Hostname()
+	if err != nil || host == "" {
+		return "gantry"
+	}
+	return host
+}
+
+// TokenPath returns the path of the file with the admin token, which is relative to data_dir.
+func (c *Config) TokenPath() string {
+	if filepath.IsAbs(c.Admin.TokenFile) {
+		return c.Admin.TokenFile
+	}
+	return filepath.Join(c.DataDir, c.Admin.TokenFile)
+}

@@ -1,0 +1,200 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"gantry/broker"
+)
+
+// names of listeners and bridges become names of folders, labels of metrics and parts of URLs.
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// clientIDs that every Kafka client and broker accepts.
+var validClientID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+
+const (
+	nameRule = "want letters, digits, dot, _ and -, at most 64, the first a letter or digit"
+
+	// largest message that a gateway of a few hundred MiB can hold a window of
+	maxPacketLimit = 64 * MiB
+
+	maxHeaders = 127 // of a record of a bridge
+
+	minSegmentBytes, maxSegmentBytes = 64 * KiB, GiB // the range of the log below the queues
+)
+
+// check adds a problem of the value at a key path.
+type check func(path, format string, args ...any)
+
+// Validate checks a configuration that a program made or changed and returns [Problems], or nil. [Load] has already done it.
+func (c *Config) Validate() error {
+	d := &decoder{}
+	c.validate(d.check)
+	return d.problems.asError()
+}
+
+func (c *Config) validate(add check) {
+	if c.Node != "" && !validName.MatchString(c.Node) {
+		add("node", "%q is not a name: %s", c.Node, nameRule)
+	}
+	if c.DataDir == "" {
+		add("data_dir", "is empty")
+	}
+	c.Listeners.validate(add)
+	c.Broker.validate(add)
+	names := make(map[string]string)
+	for i := range c.Bridges {
+		path := fmt.Sprintf("bridges[%d]", i)
+		uniqueName(add, names, c.Bridges[i].Name, path)
+		c.Bridges[i].validate(add, path)
+	}
+	if c.Admin.Bind == "" {
+		add("admin.bind", "is missing")
+	}
+	if c.Admin.TokenFile == "" {
+		add("admin.token_file", "is empty")
+	}
+	c.validatePorts(add)
+}
+
+func (l *Listeners) validate(add check) {
+	names := make(map[string]string)
+	for i, m := range l.MQTT {
+		path := fmt.Sprintf("listeners.mqtt[%d]", i)
+		uniqueName(add, names, m.Name, path)
+		required(add, path+".bind", string(m.Bind))
+		inRange(add, path+".max_connections", m.MaxConnections, 1, 1_000_000)
+		inRange(add, path+".receive_maximum", m.ReceiveMaximum, 1, math.MaxUint16)
+		inRange(add, path+".connect_timeout", m.ConnectTimeout, Duration(time.Second), Duration(5*time.Minute))
+		inRange(add, path+".write_timeout", m.WriteTimeout, Duration(100*time.Millisecond), Duration(5*time.Minute))
+	}
+	names = make(map[string]string)
+	for i, c := range l.CoAP {
+		path := fmt.Sprintf("listeners.coap[%d]", i)
+		uniqueName(add, names, c.Name, path)
+		required(add, path+".bind", string(c.Bind))
+		inRange(add, path+".max_peers", c.MaxPeers, 1, 1_000_000)
+		inRange(add, path+".max_body", c.MaxBody, 1, maxPacketLimit)
+		inRange(add, path+".session_idle", c.SessionIdle, Duration(time.Second), Duration(30*24*time.Hour))
+	}
+	names = make(map[string]string)
+	for i, h := range l.HTTP {
+		path := fmt.Sprintf("listeners.http[%d]", i)
+		uniqueName(add, names, h.Name, path)
+		required(add, path+".bind", string(h.Bind))
+		inRange(add, path+".max_body", h.MaxBody, 1, maxPacketLimit)
+	}
+}
+
+func (b *Broker) validate(add check) {
+	inRange(add, "broker.sync_interval", b.SyncInterval, Duration(time.Millisecond), Duration(time.Minute))
+	inRange(add, "broker.max_packet_size", b.MaxPacketSize, KiB, maxPacketLimit)
+	s := b.Session
+	inRange(add, "broker.session.inflight", s.Inflight, 1, math.MaxUint16)
+	switch {
+	case s.QueueBytes < b.MaxPacketSize:
+		add("broker.session.queue_bytes", "%s cannot hold one message of broker.max_packet_size (%s)", s.QueueBytes, b.MaxPacketSize)
+	case s.MemoryBytes > s.QueueBytes:
+		add("broker.session.memory_bytes", "%s is more than broker.session.queue_bytes (%s)", s.MemoryBytes, s.QueueBytes)
+	}
+}
+
+func (b *Bridge) validate(add check, path string) {
+	required(add, path+".type", string(b.Type))
+	if b.Type == BridgeKafka {
+		b.validateKafka(add, path)
+	}
+	inRange(add, path+".queue.segment_bytes", b.Queue.SegmentBytes, minSegmentBytes, maxSegmentBytes)
+	if b.Queue.MaxBytes < 2*b.Queue.SegmentBytes {
+		add(path+".queue.max_bytes", "%s is less than two segments of queue.segment_bytes (%s)", b.Queue.MaxBytes, b.Queue.SegmentBytes)
+	}
+	if b.DeadLetter.MaxBytes < minSegmentBytes {
+		add(path+".dead_letter.max_bytes", "%s is less than %s", b.DeadLetter.MaxBytes, minSegmentBytes)
+	}
+}
+
+func (b *Bridge) validateKafka(add check, path string) {
+	if len(b.Brokers) == 0 {
+		add(path+".brokers", "is missing")
+	}
+	for i, addr := range b.Brokers {
+		if addr != "" && (addr.host() == "" || addr.port() == 0) {
+			add(fmt.Sprintf("%s.brokers[%d]", path, i), "%q needs a host and a port", addr)
+		}
+	}
+	if b.ClientID != "" && !validClientID.MatchString(b.ClientID) {
+		add(path+".client_id", "%q has characters other than letters, digits, dot, _ and -", b.ClientID)
+	}
+	if len(b.Routes) == 0 {
+		add(path+".routes", "is missing: without a route no message reaches the bridge")
+	}
+	for i := range b.Routes {
+		b.Routes[i].validate(add, fmt.Sprintf("%s.routes[%d]", path, i))
+	}
+}
+
+func (r *Route) validate(add check, path string) {
+	if r.Filter == "" {
+		add(path+".filter", "is missing")
+	} else if err := validRouteFilter(r.Filter); err != nil {
+		add(path+".filter", "%q: %v", r.Filter, err)
+	}
+	if required(add, path+".topic", r.Topic) {
+		template(add, path+".topic", r.Topic)
+	}
+	template(add, path+".key", r.Key)
+	if len(r.Headers) > maxHeaders {
+		add(path+".headers", "%d headers are more than %d", len(r.Headers), maxHeaders)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Headers)) {
+		key := join(path+".headers", name)
+		if name == "" {
+			add(key, "a header has no name")
+		}
+		template(add, key, r.Headers[name])
+	}
+}
+
+func validRouteFilter(filter string) error {
+	if filter == "$share" || strings.HasPrefix(filter, "$share/") {
+		return errors.New("a route is not a shared subscription")
+	}
+	return broker.ValidFilter(filter)
+}
+
+// uniqueName checks the name of a list entry. taken has the names so far with the path of the entry that has them.
+func uniqueName(add check, taken map[string]string, name, path string) {
+	if !required(add, path+".name", name) {
+		return
+	}
+	if !validName.MatchString(name) {
+		add(path+".name", "%q is not a name: %s", name, nameRule)
+		return
+	}
+	// file systems that ignore case would give two such bridges one folder
+	if other, dup := taken[strings.ToLower(name)]; dup {
+		add(path+".name", "%q is also the name of %s", name, other)
+		return
+	}
+	taken[strings.ToLower(name)] = path
+}
+
+func required(add check, path, value string) bool {
+	if value == "" {
+		add(path, "is missing")
+	}
+	return value != ""
+}
+
+func inRange[T ~int | ~int64](add check, path string, v, lo, hi T) {
+	if v < lo || v > hi {
+		add(path, "%v is outside %v to %v", v, lo, hi)
+	}
+}
