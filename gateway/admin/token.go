@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -68,8 +67,7 @@ func createToken(path string, log *slog.Logger) (string, error) {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return "", fmt.Errorf("create admin token: %w", err)
 	}
-	// A link, unlike a rename, does not replace what another process made meanwhile.
-	if err := os.Link(f.Name(), path); err != nil {
+	if err := os.Rename(f.Name(), path); err != nil {
 		return "", fmt.Errorf("create admin token: %w", err)
 	}
 	log.Info("admin token created", "file", path)
@@ -90,6 +88,3 @@ func (b bearer) matches(r *http.Request) bool {
 	got := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	return subtle.ConstantTimeCompare(got[:], b.digest[:]) == 1
 }
-
-// fingerprint names a token in a log without telling it.
-func (b bearer) fingerprint() string { return hex.EncodeToString(b.digest[:4]) }
