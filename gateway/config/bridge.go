@@ -2,14 +2,16 @@ package config
 
 // Bridge is one sink with its queue on local disk and the routes that lead to it.
 type Bridge struct {
-	Name        string      `yaml:"name"` // also the name of its queue folder
-	Type        BridgeType  `yaml:"type"`
-	Brokers     []Addr      `yaml:"brokers"`   // addresses of a few brokers of the cluster; the others are learned from them
-	ClientID    string      `yaml:"client_id"` // empty = gantry-NODE
-	Compression Compression `yaml:"compression"`
-	Queue       Queue       `yaml:"queue"`
-	DeadLetter  DeadLetter  `yaml:"dead_letter"`
-	Routes      []Route     `yaml:"routes"`
+	Name         string      `yaml:"name"` // also the name of its queue folder
+	Type         BridgeType  `yaml:"type"`
+	Brokers      []Addr      `yaml:"brokers"` // addresses of a few brokers of the cluster; the others are learned from them
+	TLS          *TLS        `yaml:"tls"`     // nil = plain TCP
+	SASL         *SASL       `yaml:"sasl"`    // nil = no login
+	Compression  Compression `yaml:"compression"`
+	CreateTopics bool        `yaml:"create_topics"` // ask the brokers to make a topic that does not exist
+	Queue        Queue       `yaml:"queue"`
+	DeadLetter   DeadLetter  `yaml:"dead_letter"`
+	Routes       []Route     `yaml:"routes"`
 }
 
 // Queue bounds the disk queue of a bridge.
@@ -31,6 +33,13 @@ type Route struct {
 	Key     string            `yaml:"key"` // empty = no key: messages are spread over the partitions
 	Headers map[string]string `yaml:"headers"`
 	Format  Format            `yaml:"format"`
+}
+
+// SASL is the login to Kafka.
+type SASL struct {
+	Mechanism Mechanism `yaml:"mechanism"`
+	User      string    `yaml:"user"`
+	Password  Secret    `yaml:"password"`
 }
 
 func (b *Bridge) setDefaults() {

@@ -56,9 +56,13 @@ type CoAP struct {
 
 // HTTP is one listener for HTTP clients.
 type HTTP struct {
-	Name    string `yaml:"name"`
-	Bind    Addr   `yaml:"bind"`
-	MaxBody Bytes  `yaml:"max_body"` // larger request bodies get 413
+	Name           string   `yaml:"name"`
+	Bind           Addr     `yaml:"bind"`
+	MaxConnections int      `yaml:"max_connections"` // more are closed at once
+	MaxBody        Bytes    `yaml:"max_body"`        // larger request bodies get 413
+	SessionIdle    Duration `yaml:"session_idle"`    // a session without requests ends
+	Hosts          []string `yaml:"hosts"`           // names under which clients on this machine may address the gateway, beside its own
+	Origins        []string `yaml:"origins"`         // origins whose pages may use this listener from a browser
 }
 
 // Auth says who may connect.
@@ -144,7 +148,10 @@ func defaultCoAP() CoAP {
 }
 
 func defaultHTTP() HTTP {
-	return HTTP{Name: "http", Bind: "127.0.0.1:8080", MaxBody: MiB}
+	return HTTP{
+		Name: "http", Bind: "127.0.0.1:8080",
+		MaxConnections: 1000, MaxBody: MiB, SessionIdle: Duration(time.Minute),
+	}
 }
 
 // setDefaults gives a new list entry its defaults, all but the name and the address: those a file has to say.

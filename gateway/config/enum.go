@@ -100,6 +100,16 @@ const (
 	CompressionZstd   Compression = "zstd"
 )
 
+// Mechanism is a way to log in to Kafka.
+type Mechanism string
+
+// The values of [Mechanism].
+const (
+	MechanismPlain    Mechanism = "PLAIN"
+	MechanismScram256 Mechanism = "SCRAM-SHA-256"
+	MechanismScram512 Mechanism = "SCRAM-SHA-512"
+)
+
 // Format is the form in which a route passes a message on.
 type Format string
 
@@ -152,6 +162,10 @@ func (v *BridgeType) UnmarshalText(b []byte) error {
 
 func (v *Compression) UnmarshalText(b []byte) error {
 	return oneOf(v, b, nil, CompressionNone, CompressionGzip, CompressionSnappy, CompressionLZ4, CompressionZstd)
+}
+
+func (v *Mechanism) UnmarshalText(b []byte) error {
+	return oneOf(v, b, nil, MechanismPlain, MechanismScram256, MechanismScram512)
 }
 
 func (v *Format) UnmarshalText(b []byte) error {

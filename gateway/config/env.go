@@ -31,7 +31,7 @@ func variables(c *Config) []variable {
 			for i, name := range fieldsOf(v.Type()).names {
 				walk(v.Field(i), join(path, name))
 			}
-		case v.Kind() == reflect.Slice || v.Kind() == reflect.Map:
+		case v.Kind() == reflect.Slice: // no entry of a list has a variable
 		default:
 			name := envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
 			vars = append(vars, variable{name, path, v})

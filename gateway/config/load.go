@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -41,6 +42,7 @@ func parse(file string, text []byte, environ []string) (*Config, error) {
 	if err := d.problems.asError(); err != nil {
 		return nil, err
 	}
+	c.resolve(filepath.Dir(file))
 	return c, nil
 }
 

@@ -12,7 +12,7 @@ var planned = regexp.MustCompile(`^(` +
 	`authorization|` +
 	`broker\.shared_strategy|` +
 	`store\.redis|` +
-	`bridges\[\d+\]\.(url|out|in|tls|sasl)` +
+	`bridges\[\d+\]\.(url|out|in)` +
 	`)$`)
 
 // plannedVariables are the environment variables of scalars below those keys.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -15,9 +16,6 @@ import (
 
 // names of listeners and bridges become names of folders, labels of metrics and parts of URLs.
 var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
-
-// clientIDs that every Kafka client and broker accepts.
-var validClientID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
 
 const (
 	nameRule = "want letters, digits, dot, _ and -, at most 64, the first a letter or digit"
@@ -89,8 +87,20 @@ func (l *Listeners) validate(add check) {
 		path := fmt.Sprintf("listeners.http[%d]", i)
 		uniqueName(add, names, h.Name, path)
 		required(add, path+".bind", string(h.Bind))
+		inRange(add, path+".max_connections", h.MaxConnections, 1, 1_000_000)
 		inRange(add, path+".max_body", h.MaxBody, 1, maxPacketLimit)
+		inRange(add, path+".session_idle", h.SessionIdle, Duration(time.Second), Duration(24*time.Hour))
+		for k, origin := range h.Origins {
+			if !validOrigin(origin) {
+				add(fmt.Sprintf("%s.origins[%d]", path, k), "%q is not an origin such as https://panel.example:8443", origin)
+			}
+		}
 	}
+}
+
+func validOrigin(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && s == strings.ToLower(u.Scheme+"://"+u.Host)
 }
 
 func (b *Broker) validate(add check) {
@@ -129,8 +139,13 @@ func (b *Bridge) validateKafka(add check, path string) {
 			add(fmt.Sprintf("%s.brokers[%d]", path, i), "%q needs a host and a port", addr)
 		}
 	}
-	if b.ClientID != "" && !validClientID.MatchString(b.ClientID) {
-		add(path+".client_id", "%q has characters other than letters, digits, dot, _ and -", b.ClientID)
+	if b.TLS != nil {
+		b.TLS.validate(add, path+".tls")
+	}
+	if b.SASL != nil {
+		required(add, path+".sasl.mechanism", string(b.SASL.Mechanism))
+		required(add, path+".sasl.user", b.SASL.User)
+		required(add, path+".sasl.password", string(b.SASL.Password))
 	}
 	if len(b.Routes) == 0 {
 		add(path+".routes", "is missing: without a route no message reaches the bridge")
