@@ -28,7 +28,7 @@ func cached(name string, fill func(dir string) error) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(work)
+	defer func() { _ = os.RemoveAll(work) }()
 	if err := fill(work); err != nil {
 		return "", err
 	}

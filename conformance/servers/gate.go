@@ -60,7 +60,7 @@ func (g *gate) Cut() error {
 	err := g.ln.Close()
 	g.ln = nil
 	for conn := range g.conns {
-		conn.Close()
+		_ = conn.Close()
 	}
 	clear(g.conns)
 	return err
@@ -117,7 +117,7 @@ func (g *gate) keep(ln net.Listener, conn net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.ln != ln {
-		conn.Close()
+		_ = conn.Close()
 		return false
 	}
 	g.conns[conn] = struct{}{}

@@ -3,13 +3,22 @@
 package servers
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-func TestPythonHasBothGenerationsOfPaho(t *testing.T) {
+// The tests named TestFetch fill the cache folder; .ci/run runs them before
+// everything else, so that no other test waits for a download.
+
+func TestFetchKafka(t *testing.T) {
+	libs := filepath.Dir(kafkaClasspath(t))
+	require.FileExists(t, filepath.Join(libs, "kafka_2.13-"+KafkaVersion+".jar"))
+}
+
+func TestFetchPaho(t *testing.T) {
 	const show = "import importlib.metadata as m, paho.mqtt.client; print(m.version('paho-mqtt'))"
 	for _, requirement := range []string{Paho1, Paho2} {
 		_, version, _ := strings.Cut(requirement, "==")
