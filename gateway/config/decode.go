@@ -38,7 +38,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 		n = n.Alias
 	}
 	d.origins[path] = origin{file: d.file, line: n.Line}
-	if _, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if isText(v) {
 		d.scalar(n, v, path)
 		return
 	}
@@ -117,7 +117,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
 	for i, item := range n.Content {
 		entry := v.Index(i)
-		if e, ok := entry.Addr().Interface().(defaulter); ok {
+		if e, ok := reflect.TypeAssert[defaulter](entry.Addr()); ok {
 			e.setDefaults()
 		}
 		d.value(item, entry, fmt.Sprintf("%s[%d]", path, i))
@@ -136,11 +136,16 @@ func (d *decoder) scalar(n *yaml.Node, v reflect.Value, path string) {
 
 // setText sets a scalar from its text: the one place that knows the scalar kinds, for the file and for the environment.
 func setText(v reflect.Value, s string) error {
-	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+	if u, ok := reflect.TypeAssert[encoding.TextUnmarshaler](v.Addr()); ok {
 		return u.UnmarshalText([]byte(s))
 	}
 	switch v.Kind() {
 	case reflect.String:
+		if c, ok := choices[v.Type()]; ok {
+			if err := c.check(s); err != nil {
+				return err
+			}
+		}
 		v.SetString(s)
 	case reflect.Bool:
 		if s != "true" && s != "false" {
@@ -160,6 +165,11 @@ func setText(v reflect.Value, s string) error {
 		panic("BUG: configuration field of kind " + v.Kind().String())
 	}
 	return nil
+}
+
+// isText reports whether a value reads itself from a text.
+func isText(v reflect.Value) bool {
+	return v.Addr().Type().Implements(reflect.TypeFor[encoding.TextUnmarshaler]())
 }
 
 // kindName says what a scalar field wants, for an error.
@@ -204,10 +214,10 @@ type fields struct {
 
 func fieldsOf(t reflect.Type) fields {
 	f := fields{index: make(map[string]int, t.NumField())}
-	for i := range t.NumField() {
-		name := t.Field(i).Tag.Get("yaml")
+	for field := range t.Fields() {
+		name := field.Tag.Get("yaml")
+		f.index[name] = len(f.names)
 		f.names = append(f.names, name)
-		f.index[name] = i
 	}
 	return f
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -119,74 +120,47 @@ const (
 	FormatEnvelope Format = "envelope" // JSON with topic, client, time and payload
 )
 
-// UnmarshalText implements [encoding.TextUnmarshaler], as do the others below.
-func (v *LogLevel) UnmarshalText(b []byte) error {
-	return oneOf(v, b, nil, "debug", "info", "warn", "error")
+// choice is what a setting with a few values may be.
+type choice struct {
+	values  []string
+	planned []string // values of the file format that this version does not have
 }
 
-func (v *LogFormat) UnmarshalText(b []byte) error { return oneOf(v, b, nil, "text", "json") }
-
-func (v *Anonymous) UnmarshalText(b []byte) error {
-	return oneOf(v, b, nil, AnonymousNever, AnonymousLoopback, AnonymousAlways)
+// choices has the settings with a few values, by their type.
+var choices = map[reflect.Type]choice{
+	reflect.TypeFor[LogLevel]():        {values: []string{"debug", "info", "warn", "error"}},
+	reflect.TypeFor[LogFormat]():       {values: []string{"text", "json"}},
+	reflect.TypeFor[Anonymous]():       {values: texts(AnonymousNever, AnonymousLoopback, AnonymousAlways)},
+	reflect.TypeFor[Durability]():      {values: texts(DurabilitySync, DurabilityInterval, DurabilityMemory)},
+	reflect.TypeFor[SessionWhenFull](): {values: texts(SessionRefuse, SessionDropOldest)},
+	reflect.TypeFor[QueueWhenFull]():   {values: texts(QueueDropOldest, QueueRefuse, QueueBlock)},
+	reflect.TypeFor[MQTTTransport]():   {values: texts(MQTTOverTCP), planned: []string{"websocket", "quic"}},
+	reflect.TypeFor[CoAPTransport]():   {values: texts(CoAPOverUDP), planned: []string{"tcp"}},
+	reflect.TypeFor[Echo]():            {values: texts(EchoRequired, EchoOff)},
+	reflect.TypeFor[StoreType]():       {values: texts(StoreEmbedded), planned: []string{"redis"}},
+	reflect.TypeFor[BridgeType]():      {values: texts(BridgeKafka), planned: []string{"mqtt"}},
+	reflect.TypeFor[Compression]():     {values: texts(CompressionNone, CompressionGzip, CompressionSnappy, CompressionLZ4, CompressionZstd)},
+	reflect.TypeFor[Mechanism]():       {values: texts(MechanismPlain, MechanismScram256, MechanismScram512)},
+	reflect.TypeFor[Format]():          {values: texts(FormatRaw, FormatEnvelope), planned: []string{"cloudevents"}},
 }
 
-func (v *Durability) UnmarshalText(b []byte) error {
-	return oneOf(v, b, nil, DurabilitySync, DurabilityInterval, DurabilityMemory)
-}
-
-func (v *SessionWhenFull) UnmarshalText(b []byte) error {
-	return oneOf(v, b, nil, SessionRefuse, SessionDropOldest)
-}
-
-func (v *QueueWhenFull) UnmarshalText(b []byte) error {
-	return oneOf(v, b, nil, QueueDropOldest, QueueRefuse, QueueBlock)
-}
-
-func (v *MQTTTransport) UnmarshalText(b []byte) error {
-	return oneOf(v, b, []string{"websocket", "quic"}, MQTTOverTCP)
-}
-
-func (v *CoAPTransport) UnmarshalText(b []byte) error {
-	return oneOf(v, b, []string{"tcp"}, CoAPOverUDP)
-}
-
-func (v *Echo) UnmarshalText(b []byte) error { return oneOf(v, b, nil, EchoRequired, EchoOff) }
-
-func (v *StoreType) UnmarshalText(b []byte) error {
-	return oneOf(v, b, []string{"redis"}, StoreEmbedded)
-}
-
-func (v *BridgeType) UnmarshalText(b []byte) error {
-	return oneOf(v, b, []string{"mqtt"}, BridgeKafka)
-}
-
-func (v *Compression) UnmarshalText(b []byte) error {
-	return oneOf(v, b, nil, CompressionNone, CompressionGzip, CompressionSnappy, CompressionLZ4, CompressionZstd)
-}
-
-func (v *Mechanism) UnmarshalText(b []byte) error {
-	return oneOf(v, b, nil, MechanismPlain, MechanismScram256, MechanismScram512)
-}
-
-func (v *Format) UnmarshalText(b []byte) error {
-	return oneOf(v, b, []string{"cloudevents"}, FormatRaw, FormatEnvelope)
-}
-
-// oneOf sets dst to the allowed value that text is. Values in planned get an error of their own.
-func oneOf[T ~string](dst *T, text []byte, planned []string, allowed ...T) error {
-	s := string(text)
-	if slices.Contains(allowed, T(s)) {
-		*dst = T(s)
-		return nil
+func texts[T ~string](values ...T) []string {
+	s := make([]string, len(values))
+	for i, v := range values {
+		s[i] = string(v)
 	}
-	if slices.Contains(planned, s) {
+	return s
+}
+
+// check reports why s is none of the values.
+func (c choice) check(s string) error {
+	switch {
+	case slices.Contains(c.values, s):
+		return nil
+	case slices.Contains(c.planned, s):
 		return fmt.Errorf("%s: %w", s, errUnavailable)
 	}
-	names := make([]string, len(allowed))
-	for i, a := range allowed {
-		names[i] = string(a)
-	}
-	return fmt.Errorf("%q is not %s%s", s, orList(names), didYouMean(s, names))
+	return fmt.Errorf("%q is not %s%s", s, orList(c.values), didYouMean(s, c.values))
 }
 
 // orList writes names as a sentence does: a, b or c.

@@ -1,7 +1,6 @@
 package config
 
 import (
-	"encoding"
 	"fmt"
 	"reflect"
 	"slices"
@@ -25,9 +24,8 @@ func variables(c *Config) []variable {
 	var vars []variable
 	var walk func(v reflect.Value, path string)
 	walk = func(v reflect.Value, path string) {
-		_, text := v.Addr().Interface().(encoding.TextUnmarshaler)
 		switch {
-		case v.Kind() == reflect.Struct && !text:
+		case v.Kind() == reflect.Struct && !isText(v):
 			for i, name := range fieldsOf(v.Type()).names {
 				walk(v.Field(i), join(path, name))
 			}

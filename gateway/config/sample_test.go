@@ -4,7 +4,6 @@ import (
 	"encoding"
 	"os"
 	"reflect"
-	"regexp"
 	"strings"
 	"testing"
 
@@ -86,7 +85,7 @@ func TestSamplesNameOnlyRefusedKeys(t *testing.T) {
 func TestKeysAreSpeltAlike(t *testing.T) {
 	for _, key := range structKeys(reflect.TypeFor[Config](), "") {
 		last := key[strings.LastIndexByte(key, '.')+1:]
-		require.Regexp(t, regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`), last)
+		require.Regexp(t, `^[a-z]+(_[a-z]+)*$`, last)
 	}
 }
 
@@ -114,10 +113,10 @@ func structKeys(t reflect.Type, path string) []string {
 		return nil
 	}
 	var keys []string
-	for i := range t.NumField() {
-		key := join(path, t.Field(i).Tag.Get("yaml"))
+	for field := range t.Fields() {
+		key := join(path, field.Tag.Get("yaml"))
 		keys = append(keys, key)
-		keys = append(keys, structKeys(t.Field(i).Type, key)...)
+		keys = append(keys, structKeys(field.Type, key)...)
 	}
 	return keys
 }

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"encoding"
+	"reflect"
 	"testing"
 	"time"
 
@@ -90,4 +92,25 @@ func TestDidYouMean(t *testing.T) {
 	require.Equal(t, "; did you mean session?", didYouMean("Sessions", names))
 	require.Empty(t, didYouMean("colour", names))
 	require.Empty(t, didYouMean("x", []string{"y"}))
+}
+
+// A setting with a few values whose type has no entry would take any text.
+func TestEveryEnumHasItsValues(t *testing.T) {
+	var walk func(v reflect.Type)
+	walk = func(v reflect.Type) {
+		switch v.Kind() {
+		case reflect.Struct:
+			for f := range v.Fields() {
+				walk(f.Type)
+			}
+		case reflect.Slice, reflect.Pointer, reflect.Map:
+			walk(v.Elem())
+		case reflect.String:
+			if v == reflect.TypeFor[string]() || reflect.PointerTo(v).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+				return
+			}
+			require.Contains(t, choices, v)
+		}
+	}
+	walk(reflect.TypeFor[Config]())
 }
