@@ -12,6 +12,9 @@ const (
 	envPrefix   = "GANTRY_"
 )
 
+// testVariable is no setting: it tells the tests of this project what must be installed, and a gateway that a test starts inherits it.
+const testVariable = "GANTRY_REQUIRE_REAL"
+
 // variable is a setting that the environment can override: a scalar that is in no list.
 type variable struct {
 	name  string // GANTRY_STORE_TYPE
@@ -48,7 +51,7 @@ func (d *decoder) overlay(c *Config, environ []string) {
 	}
 	for _, entry := range environ {
 		name, text, _ := strings.Cut(entry, "=")
-		if !strings.HasPrefix(name, envPrefix) {
+		if !strings.HasPrefix(name, envPrefix) || name == testVariable {
 			continue
 		}
 		i := slices.Index(names, name)

@@ -84,7 +84,7 @@ func TestAnchorsAreFollowed(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	c, err := parse("f", []byte("broker: {durability: interval}"), []string{
-		"PATH=/bin", "GANTRY_BROKER_DURABILITY=memory", "GANTRY_BROKER_SESSION_QUEUE_BYTES=2GiB", "GANTRY_STORE_TYPE=embedded",
+		"PATH=/bin", "GANTRY_REQUIRE_REAL=1", "GANTRY_BROKER_DURABILITY=memory", "GANTRY_BROKER_SESSION_QUEUE_BYTES=2GiB", "GANTRY_STORE_TYPE=embedded",
 		"GANTRY_BROKER_SESSION_INFLIGHT=7", "GANTRY_ADMIN_BIND=127.0.0.1:0", "GANTRY_DATA_DIR=/d=1", "GANTRY_BROKER_SYNC_INTERVAL=1s",
 	})
 	require.NoError(t, err)
