@@ -184,7 +184,7 @@ func topicOffsets(ctx context.Context, cl *kgo.Client, topic string) (offsets, e
 
 func partitionsOf(ctx context.Context, cl *kgo.Client, topic string) ([]int32, error) {
 	asked := kmsg.NewMetadataRequestTopic()
-	asked.Topic = kmsg.StringPtr(topic)
+	asked.Topic = new(topic)
 	req := kmsg.NewPtrMetadataRequest()
 	req.Topics = append(req.Topics, asked)
 	resp, err := req.RequestWith(ctx, cl)

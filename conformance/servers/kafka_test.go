@@ -74,8 +74,8 @@ func TestKafkaSecureListener(t *testing.T) {
 	auth := scram.Auth{User: KafkaUser, Pass: KafkaPassword}
 	produce(t, producer(t, k.SecureAddr, secure(auth.AsSha256Mechanism())...), "readings", 0, "a")
 	produce(t, producer(t, k.SecureAddr, secure(auth.AsSha512Mechanism())...), "readings", 0, "b")
-	clear := plain.Auth{User: KafkaUser, Pass: KafkaPassword}
-	produce(t, producer(t, k.SecureAddr, secure(clear.AsMechanism())...), "readings", 0, "c")
+	simple := plain.Auth{User: KafkaUser, Pass: KafkaPassword}
+	produce(t, producer(t, k.SecureAddr, secure(simple.AsMechanism())...), "readings", 0, "c")
 	requireRecords(t, k.Consume("readings"), []string{"a", "b", "c"})
 
 	stranger := scram.Auth{User: KafkaUser, Pass: "guess"}

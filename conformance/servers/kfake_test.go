@@ -61,7 +61,7 @@ func TestKfakeKeepsItsRecordsThroughACut(t *testing.T) {
 	produce(t, cl, "readings", 1, "a", "b")
 	open, err := net.Dial("tcp", k.Addr)
 	require.NoError(t, err)
-	defer open.Close()
+	defer func() { _ = open.Close() }()
 
 	k.Cut()
 	require.NoError(t, open.SetReadDeadline(time.Now().Add(10*time.Second)))
