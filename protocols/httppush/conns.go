@@ -1,0 +1,49 @@
+package httppush
+
+import (
+	"net"
+	"net/http"
+	"sync"
+)
+
+// conns counts the open connections and knows those that have not sent a
+// request yet: shutting down must not wait for them.
+type conns struct {
+	max     int
+	refused func()
+
+	mu    sync.Mutex // covers what follows
+	open  int
+	fresh map[net.Conn]struct{}
+}
+
+// state follows a connection; it is the server's ConnState.
+func (c *conns) state(conn net.Conn, st http.ConnState) {
+	c.mu.Lock()
+	over := false
+	switch st {
+	case http.StateNew:
+		c.open++
+		c.fresh[conn] = struct{}{}
+		over = c.open > c.max
+	case http.StateClosed, http.StateHijacked:
+		c.open--
+		delete(c.fresh, conn)
+	default:
+		delete(c.fresh, conn)
+	}
+	c.mu.Unlock()
+	if over {
+		c.refused()
+		conn.Close()
+	}
+}
+
+// closeFresh closes the connections without a request.
+func (c *conns) closeFresh() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for conn := range c.fresh {
+		conn.Close()
+	}
+}
