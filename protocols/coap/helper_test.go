@@ -64,7 +64,7 @@ func newBroker(t testing.TB, cfg broker.Config) *broker.Broker {
 }
 
 // run starts a server and stops it at the end of the test.
-func run(t testing.TB, s *Server) *Server {
+func run(t testing.TB, s *Server, bugs ...string) *Server {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -74,6 +74,7 @@ func run(t testing.TB, s *Server) *Server {
 		select {
 		case err := <-ended:
 			require.NoError(t, err)
+			require.EqualValues(t, len(bugs), metricValue(t, s.loops[0].metrics.dropped[dropPanic]), "a panic was caught")
 		case <-time.After(10 * time.Second):
 			t.Error("Run did not return")
 		}
@@ -357,4 +358,11 @@ func metricValue(t testing.TB, m prometheus.Metric) float64 {
 		return d.Counter.GetValue()
 	}
 	return d.Gauge.GetValue()
+}
+
+func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	return ctx, cancel
 }

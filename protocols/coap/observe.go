@@ -170,7 +170,7 @@ func (l *loop) removeObservation(o *observation) {
 		return
 	}
 	l.dropObservation(o)
-	o.session.handle.Unsubscribe([]string{o.filter}, nil)
+	o.session.handle.Unsubscribe([]string{o.filter}, func([]broker.Reason) {})
 }
 
 // dropObservation forgets an observation whose subscription ends by itself.

@@ -75,7 +75,7 @@ func (l *loop) published(e *event) {
 	if e.packetID != 0 {
 		// The message layer has dealt with duplicates: the exchange of PUBREC
 		// and PUBREL can end at once.
-		e.session.handle.Release(e.packetID, nil)
+		e.session.handle.Release(e.packetID, func(broker.Reason) {})
 	}
 	l.respond(e.exchange, &response{code: codes.Changed})
 }
