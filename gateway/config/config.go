@@ -84,7 +84,7 @@ type Session struct {
 	QueueBytes  Bytes           `yaml:"queue_bytes"`  // cap of one session's queue
 	WhenFull    SessionWhenFull `yaml:"when_full"`    // what happens at that cap
 	Inflight    int             `yaml:"inflight"`     // most deliveries sent to one client and not acknowledged
-	MemoryBytes Bytes           `yaml:"memory_bytes"` // part of one session's queue that is kept in memory; the rest is read back from the store
+	MemoryBytes Bytes           `yaml:"memory_bytes"` // cap of what one session holds in memory; more of a durable queue is read back from the store, QoS 0 loses its oldest
 }
 
 // Store says where sessions, retained messages and session queues are kept.
@@ -94,8 +94,9 @@ type Store struct {
 
 // Admin is the operator's HTTP interface.
 type Admin struct {
-	Bind      Addr   `yaml:"bind"`
-	TokenFile string `yaml:"token_file"` // relative to data_dir, see [Config.TokenPath]
+	Bind      Addr     `yaml:"bind"`
+	TokenFile string   `yaml:"token_file"` // relative to data_dir, see [Config.TokenPath]
+	Hosts     []string `yaml:"hosts"`      // names under which it may be asked for, beside addresses, localhost and the host name
 }
 
 // Default returns the configuration without a file: every listener on loopback only, data in ./gantry-data, no bridges.
@@ -124,7 +125,7 @@ func defaults() *Config {
 				QueueBytes:  64 * MiB,
 				WhenFull:    SessionRefuse,
 				Inflight:    64,
-				MemoryBytes: MiB,
+				MemoryBytes: 8 * MiB,
 			},
 		},
 		Store: Store{Type: StoreEmbedded},

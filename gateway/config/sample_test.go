@@ -20,6 +20,7 @@ func TestAnnotatedFileEqualsDefaults(t *testing.T) {
 	want := Default()
 	want.Bridges = []Bridge{}
 	want.Listeners.HTTP[0].Hosts, want.Listeners.HTTP[0].Origins = []string{}, []string{}
+	want.Admin.Hosts = []string{}
 	require.Equal(t, want, c)
 }
 
