@@ -1,0 +1,228 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"hash/maphash"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// NoWait, given as the context of a call that may block for back-pressure,
+// means that the caller serves many peers and must not be blocked: the callee
+// answers ServerBusy (or ErrBusy) instead. It is the nil context.
+var NoWait context.Context
+
+// NeverExpires is the session expiry of a session that ends only on request.
+const NeverExpires = time.Duration(math.MaxInt64)
+
+// FullPolicy says what happens when a durable session's queue is at its cap.
+type FullPolicy string
+
+// The policies of a full session queue.
+const (
+	// RefuseNewest gives the publisher a negative acknowledgement, so that
+	// nothing acknowledged is lost.
+	RefuseNewest FullPolicy = "refuse"
+	// DropOldest takes the oldest waiting message out, counted.
+	DropOldest FullPolicy = "drop_oldest"
+)
+
+// Config holds the limits of the core. The zero value of each field means its
+// default.
+type Config struct {
+	Node    string // shown in logs and listings
+	Session SessionConfig
+
+	// Hooks is the hook stage, in order.
+	Hooks []Hook
+	// Authenticate decides who a client is; nil refuses everybody.
+	Authenticate Authenticator
+}
+
+// SessionConfig holds the limits of one session.
+type SessionConfig struct {
+	// MaxExpiry caps how long a session outlives its connection. Default 24 h:
+	// a device that was away for longer is taken to be gone.
+	MaxExpiry time.Duration
+	// QueueBytes caps the QoS 1 and 2 messages that a durable session holds,
+	// on disk. Default 64 MiB.
+	QueueBytes int64
+	// WhenFull is what happens at that cap. Default RefuseNewest.
+	WhenFull FullPolicy
+	// Inflight caps the deliveries that a client has not completed, beside its
+	// own Receive Maximum. Default 64: more only helps on links where
+	// bandwidth times delay exceeds 64 messages.
+	Inflight int
+	// MemoryBytes caps what a session holds in memory. The rest of a durable
+	// queue is read back from the store; QoS 0 and the queue of a session that
+	// is not durable lose their oldest messages, counted. Default 8 MiB.
+	MemoryBytes int
+}
+
+func (c *Config) setDefaults() {
+	s := &c.Session
+	if s.MaxExpiry == 0 {
+		s.MaxExpiry = 24 * time.Hour
+	}
+	if s.QueueBytes == 0 {
+		s.QueueBytes = 64 << 20
+	}
+	if s.WhenFull == "" {
+		s.WhenFull = RefuseNewest
+	}
+	if s.Inflight == 0 {
+		s.Inflight = 64
+	}
+	if s.MemoryBytes == 0 {
+		s.MemoryBytes = 8 << 20
+	}
+}
+
+// Authenticator decides who a client is. It may block until ctx ends; an
+// adapter that must not be blocked only uses authenticators that do not.
+type Authenticator interface {
+	// Authenticate returns nil, or an *Error with the Reason for the peer.
+	Authenticate(ctx context.Context, r *ConnectRequest) error
+}
+
+// Broker is the core. Its methods are safe for concurrent use.
+type Broker struct {
+	cfg   Config
+	log   *slog.Logger
+	store Store
+	stats counters
+
+	rewriters []Rewriter
+	recorders []Recorder
+
+	router   router
+	retained *retained
+
+	mu       sync.Mutex // covers sessions
+	sessions map[string]*sessionState
+	// life makes opening, detaching and ending sessions of one client id one
+	// step each, store included. Taken before mu and before any session's mu.
+	life [64]sync.Mutex
+	seed maphash.Seed
+
+	closing atomic.Bool
+	ctx     context.Context // ends at Close; bounds what the broker does on its own
+	cancel  context.CancelFunc
+	tasks   sync.WaitGroup
+}
+
+// New builds the core and loads the state of the store. Sessions that were
+// attached when the last process ended are detached now; a will among them is
+// published unless its client comes back within a grace of a few seconds. The
+// caller closes the store after the broker.
+func New(ctx context.Context, cfg Config, store Store, log *slog.Logger, reg prometheus.Registerer) (*Broker, error) {
+	cfg.setDefaults()
+	if store == nil {
+		return nil, errors.New("broker needs a store")
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	b := &Broker{
+		cfg: cfg, log: log, store: store,
+		retained: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
+	}
+	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	for _, h := range cfg.Hooks {
+		if r, ok := h.(Rewriter); ok {
+			b.rewriters = append(b.rewriters, r)
+		}
+		if r, ok := h.(Recorder); ok {
+			b.recorders = append(b.recorders, r)
+		}
+	}
+	if reg != nil {
+		if err := reg.Register(&collector{b}); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.load(ctx); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// Close ends what the broker does on its own: timers, wills on their way. The
+// adapters must be closed before, the store after it. Safe to call twice.
+func (b *Broker) Close() error {
+	if b.closing.Swap(true) {
+		return nil
+	}
+	b.mu.Lock()
+	all := make([]*sessionState, 0, len(b.sessions))
+	for _, s := range b.sessions {
+		all = append(all, s)
+	}
+	b.mu.Unlock()
+	for _, s := range all {
+		s.mu.Lock()
+		s.stopTimers()
+		s.mu.Unlock()
+	}
+	b.cancel()
+	b.tasks.Wait()
+	return nil
+}
+
+// spawn runs f in a goroutine that Close waits for.
+func (b *Broker) spawn(f func()) {
+	if b.closing.Load() {
+		return
+	}
+	b.tasks.Go(f)
+}
+
+func (b *Broker) lockLife(clientID string) *sync.Mutex {
+	mu := &b.life[maphash.String(b.seed, clientID)%uint64(len(b.life))]
+	mu.Lock()
+	return mu
+}
+
+func (b *Broker) find(clientID string) *sessionState {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.sessions[clientID]
+}
+
+// commit hands a batch to the store and logs what it refuses: a change that
+// nobody waits for must not be lost silently.
+func (b *Broker) commit(ctx context.Context, batch *Batch, done func(error)) error {
+	err := b.store.Commit(ctx, batch, func(err error) {
+		if err != nil {
+			b.stats.storeErrors.Add(1)
+			b.log.Error("store commit, its publisher is told", "err", err)
+		}
+		if done != nil {
+			done(err)
+		}
+	})
+	if err != nil {
+		b.stats.storeErrors.Add(1)
+		b.log.Debug("store refused a batch", "err", err)
+	}
+	return err
+}
+
+func nowMillis() int64 { return time.Now().UnixMilli() }
+
+// storeReason is the answer to a publisher whose message the store refused.
+func storeReason(err error) Reason {
+	switch {
+	case err == nil:
+		return Success
+	case errors.Is(err, ErrBusy), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return ServerBusy
+	}
+	return ReasonOf(err)
+}

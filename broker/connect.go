@@ -1,0 +1,362 @@
+package broker
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"time"
+)
+
+// maxClientIDBytes bounds what listings, logs and disk keys must carry.
+const maxClientIDBytes = 512
+
+// Connect authenticates a client and opens its session: a new one, or the one
+// that was kept for its client identifier (present). If another connection
+// owns that session, it is detached first and its Kick is called with
+// TakenOver; from then on only the new handle can act on the session.
+//
+// Connect waits until a session that must survive a restart is on disk; for
+// one with Expiry 0 and no will it does not wait. The error is an *Error with
+// the Reason for the peer. The outbox stays shut until Start.
+func (b *Broker) Connect(ctx context.Context, r *ConnectRequest) (s *Session, present bool, err error) {
+	if b.closing.Load() {
+		return nil, false, &Error{Reason: ShuttingDown}
+	}
+	if err := checkRequest(r); err != nil {
+		return nil, false, err
+	}
+	if b.cfg.Authenticate == nil {
+		return nil, false, &Error{Reason: NotAuthorized, Err: errors.New("no authenticator")}
+	}
+	if err := b.cfg.Authenticate.Authenticate(ctx, r); err != nil {
+		b.stats.refusedConnects.Add(1)
+		return nil, false, err
+	}
+	s = b.newHandle(r)
+	wait, present, err := b.open(ctx, s, r)
+	if err != nil {
+		return nil, false, err
+	}
+	if wait == nil {
+		return s, present, nil
+	}
+	select {
+	case err = <-wait:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		s.Close(Closing{Reason: ServerUnavailable, KeepWill: true})
+		return nil, false, &Error{Reason: ServerUnavailable, Err: err}
+	}
+	return s, present, nil
+}
+
+func checkRequest(r *ConnectRequest) error {
+	if len(r.ClientID) > maxClientIDBytes {
+		return &Error{Reason: InvalidClientID, Err: errors.New("client identifier is too long")}
+	}
+	if r.ClientID != "" && validText(r.ClientID) != nil {
+		return &Error{Reason: InvalidClientID, Err: errors.New("client identifier is not clean UTF-8")}
+	}
+	if r.Will != nil {
+		if err := ValidTopic(r.Will.Message.Topic); err != nil {
+			return &Error{Reason: InvalidTopic, Err: err}
+		}
+	}
+	return nil
+}
+
+func (b *Broker) newHandle(r *ConnectRequest) *Session {
+	if r.ClientID == "" {
+		r.ClientID = "auto-" + rand.Text()
+	}
+	limit := b.cfg.Session.Inflight
+	if r.ReceiveMaximum != 0 {
+		limit = min(limit, int(r.ReceiveMaximum))
+	}
+	s := &Session{
+		broker: b, clientID: r.ClientID, username: r.Credentials.Username, protocol: r.Protocol, version: r.Version,
+		listener: r.Listener, remote: r.RemoteAddr, keepAlive: r.KeepAlive, connectedAt: time.Now(),
+		receiveMaximum: limit, wake: r.Wake, kick: r.Kick,
+	}
+	s.expiry.Store(int64(min(r.Expiry, b.cfg.Session.MaxExpiry)))
+	if w := r.Will; w != nil {
+		w.Message.ClientID, w.Message.Username, w.Message.Protocol = r.ClientID, r.Credentials.Username, r.Protocol
+	}
+	return s
+}
+
+// open gives the session of the client to s. A channel is returned when the
+// caller must wait for the disk.
+func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait chan error, present bool, err error) {
+	defer b.lockLife(s.clientID).Unlock()
+	old := b.find(s.clientID)
+	if old != nil {
+		if present, err = b.vacate(old, r.CleanStart); err != nil {
+			return nil, false, err
+		}
+	}
+	st := old
+	if !present {
+		st = &sessionState{broker: b, id: s.clientID, nextSeq: 1}
+	}
+	s.state = st
+	rec := st.attach(s, r.Will)
+	b.mu.Lock()
+	b.sessions[s.clientID] = st
+	b.mu.Unlock()
+	b.stats.connects.Add(1)
+	if rec == nil {
+		return nil, present, nil
+	}
+	wait = make(chan error, 1)
+	batch := Batch{Ops: []Op{{Kind: OpPutSession, ClientID: st.id, Session: rec}}}
+	if err := b.commit(ctx, &batch, func(err error) { wait <- err }); err != nil {
+		wait <- err
+	}
+	return wait, present, nil
+}
+
+// vacate makes an existing session free for a new owner and reports whether
+// it can be resumed. Caller holds life.
+func (b *Broker) vacate(old *sessionState, cleanStart bool) (resumable bool, err error) {
+	old.mu.Lock()
+	owner := old.owner
+	if owner != nil {
+		old.detachOwner()
+	}
+	resumable = !cleanStart && !old.dead && old.durable()
+	old.stopTimers()
+	will := old.will
+	if owner == nil && (will == nil || resumable || !old.durable()) {
+		will = nil // the client is back in time [MQTT-3.1.3-9]
+	}
+	if resumable && will != nil && will.Delay > 0 {
+		will = nil
+	}
+	old.will = nil
+	old.mu.Unlock()
+	if owner != nil {
+		b.stats.takeovers.Add(1)
+		owner.kickOut(TakenOver)
+	}
+	if will != nil {
+		b.publishWill(will)
+	}
+	if !resumable {
+		b.end(old)
+	}
+	return resumable, nil
+}
+
+// attach makes s the owner and returns the record to store, nil when the
+// session need not survive a restart.
+func (st *sessionState) attach(s *Session, will *Will) *SessionRecord {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.owner, st.started, st.idle = s, false, false
+	st.username, st.protocol = s.username, s.protocol
+	st.expiry, st.will, st.detached = s.Expiry(), will, 0
+	st.resend, st.inFlight = 0, 0
+	for i := range st.window.entries() {
+		st.window.at(i).counted = false
+	}
+	if !st.durable() && will == nil && !st.stored {
+		return nil
+	}
+	st.stored = true
+	return st.record()
+}
+
+// record is the session's own state for the store. Caller holds mu.
+func (st *sessionState) record() *SessionRecord {
+	return &SessionRecord{
+		ClientID: st.id, Username: st.username, Protocol: st.protocol, Expiry: st.expiry,
+		DetachedAt: st.detached, NextSeq: st.nextSeq, Will: st.will,
+	}
+}
+
+// detachOwner takes the session from its connection. Caller holds mu.
+func (st *sessionState) detachOwner() {
+	st.owner.gone.Store(true)
+	st.owner, st.started, st.idle = nil, false, false
+	kept := fifo{}
+	for _, e := range st.queue.entries() {
+		if e.qos == 0 {
+			st.forget(&e)
+			continue
+		}
+		kept.push(e)
+	}
+	st.queue = kept
+}
+
+func (st *sessionState) stopTimers() {
+	for _, t := range []*time.Timer{st.expiring, st.willing} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	st.expiring, st.willing = nil, nil
+}
+
+// Closing says how a connection ended.
+type Closing struct {
+	Reason Reason
+	// KeepWill means that the will is deleted, not published: the client said
+	// goodbye [MQTT-3.14.4-3].
+	KeepWill bool
+	// Expiry, if set, replaces how long the session outlives the connection;
+	// the broker's cap applies.
+	Expiry *time.Duration
+}
+
+// Close detaches the connection. The session ends now or after its expiry; a
+// will is published unless KeepWill, after its delay. It is idempotent, and
+// harmless when another connection owns the session by now.
+func (s *Session) Close(c Closing) {
+	if s.gone.Load() {
+		return
+	}
+	b, st := s.broker, s.state
+	defer b.lockLife(s.clientID).Unlock()
+	st.mu.Lock()
+	if st.owner != s {
+		st.mu.Unlock()
+		return
+	}
+	st.detachOwner()
+	if c.Expiry != nil {
+		st.expiry = min(*c.Expiry, b.cfg.Session.MaxExpiry)
+	}
+	st.detached = nowMillis()
+	if c.KeepWill {
+		st.will = nil
+	}
+	b.stats.disconnects.Add(1)
+	if c.Reason == ShuttingDown && st.stored {
+		// The record keeps will and expiry; the next process goes on with them.
+		rec := st.record()
+		st.mu.Unlock()
+		b.save(rec)
+		return
+	}
+	b.leave(st)
+}
+
+// leave decides what becomes of a detached session. Caller holds life and mu;
+// mu is unlocked on return.
+func (b *Broker) leave(st *sessionState) {
+	will := st.will
+	if will != nil && will.Delay > 0 && st.durable() {
+		delay := min(will.Delay, st.expiry)
+		st.willing = time.AfterFunc(delay, func() { b.spawn(func() { b.willDue(st) }) })
+		will = nil
+	}
+	if will != nil {
+		st.will = nil
+	}
+	durable := st.durable()
+	var rec *SessionRecord
+	if durable {
+		if st.expiry != NeverExpires {
+			st.expiring = time.AfterFunc(st.expiry, func() { b.spawn(func() { b.expired(st) }) })
+		}
+		st.stored = true
+		rec = st.record()
+	}
+	st.mu.Unlock()
+	if will != nil {
+		b.publishWill(will)
+	}
+	if !durable {
+		b.end(st)
+		return
+	}
+	b.save(rec)
+}
+
+// save stores a session record. Nobody waits for it: without it the session
+// is found as it was before, and that is only older.
+func (b *Broker) save(rec *SessionRecord) {
+	batch := Batch{Ops: []Op{{Kind: OpPutSession, ClientID: rec.ClientID, Session: rec}}}
+	_ = b.commit(b.ctx, &batch, nil)
+}
+
+// expired ends a session whose time is over, unless its client came back.
+func (b *Broker) expired(st *sessionState) {
+	defer b.lockLife(st.id).Unlock()
+	st.mu.Lock()
+	if st.owner != nil || st.dead || st.expiring == nil {
+		st.mu.Unlock()
+		return
+	}
+	will := st.will
+	st.will = nil
+	st.stopTimers()
+	st.mu.Unlock()
+	if will != nil { // the session ends before the delay did [MQTT-3.1.3-9]
+		b.publishWill(will)
+	}
+	b.stats.expiredSessions.Add(1)
+	b.end(st)
+}
+
+// end removes a session with everything that belongs to it. Caller holds
+// life, and nobody owns the session.
+func (b *Broker) end(st *sessionState) {
+	st.mu.Lock()
+	if st.dead {
+		st.mu.Unlock()
+		return
+	}
+	st.dead = true
+	st.stopTimers()
+	filters := make([]string, 0, len(st.subs))
+	for f := range st.subs {
+		filters = append(filters, f)
+	}
+	st.subs, st.inbound = nil, nil
+	st.queue.clear()
+	st.window.clear()
+	st.spill, st.memory, st.bytes = spill{}, 0, 0
+	stored := st.stored
+	st.mu.Unlock()
+
+	b.mu.Lock()
+	if b.sessions[st.id] == st {
+		delete(b.sessions, st.id)
+	}
+	b.mu.Unlock()
+	for _, f := range filters {
+		b.router.remove(st, f)
+	}
+	if stored {
+		batch := Batch{Ops: []Op{{Kind: OpDeleteSession, ClientID: st.id}}}
+		_ = b.commit(b.ctx, &batch, nil)
+	}
+}
+
+// Kick asks the adapter of a client to disconnect it. It reports whether the
+// client is connected.
+func (b *Broker) Kick(clientID string, r Reason) bool {
+	st := b.find(clientID)
+	if st == nil {
+		return false
+	}
+	st.mu.Lock()
+	owner := st.owner
+	st.mu.Unlock()
+	if owner == nil {
+		return false
+	}
+	owner.kickOut(r)
+	return true
+}
+
+func (s *Session) kickOut(r Reason) {
+	if s.kick != nil {
+		s.kick(r)
+	}
+}

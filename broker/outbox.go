@@ -1,0 +1,123 @@
+package broker
+
+import "sort"
+
+// entry is one message on its way to one session.
+type entry struct {
+	msg      *Message // nil once the peer confirmed it with PUBREC
+	ids      []uint32
+	seq      uint64 // 0 for QoS 0
+	size     int32  // what it counts against the byte cap of the queue
+	qos      QoS
+	retain   bool
+	shared   bool // the message is kept alive by the retained tree anyway
+	sent     bool // may have reached the peer: DUP when it goes out again
+	released bool // PUBREC came, PUBREL is what remains
+	counted  bool // holds a place of this connection's receive maximum
+	done     bool // completed out of order; leaves when it is at the head
+}
+
+// cost is what the entry counts against the session's memory cap.
+func (e *entry) cost() int {
+	if e.msg == nil || e.shared {
+		return entryOverhead / 2
+	}
+	return int(e.size)
+}
+
+// fifo is a queue of entries in one slice that gives its memory back when it
+// has been long and becomes empty.
+type fifo struct {
+	buf  []entry
+	head int
+}
+
+const fifoKeep = 64 // entries of capacity an empty fifo may keep
+
+func (f *fifo) len() int         { return len(f.buf) - f.head }
+func (f *fifo) at(i int) *entry  { return &f.buf[f.head+i] }
+func (f *fifo) push(e entry)     { f.compact(); f.buf = append(f.buf, e) }
+func (f *fifo) clear()           { f.buf, f.head = nil, 0 }
+func (f *fifo) entries() []entry { return f.buf[f.head:] }
+
+func (f *fifo) compact() {
+	if len(f.buf) == cap(f.buf) && f.head > len(f.buf)/2 {
+		n := copy(f.buf, f.buf[f.head:])
+		clear(f.buf[n:])
+		f.buf, f.head = f.buf[:n], 0
+	}
+}
+
+func (f *fifo) pop() entry {
+	e := f.buf[f.head]
+	f.buf[f.head] = entry{}
+	f.head++
+	if f.head == len(f.buf) {
+		f.reset()
+	}
+	return e
+}
+
+func (f *fifo) reset() {
+	f.head = 0
+	if cap(f.buf) > fifoKeep {
+		f.buf = nil
+		return
+	}
+	f.buf = f.buf[:0]
+}
+
+// insert puts an entry before those with a higher sequence number. Publishers
+// that run at the same time may arrive out of order.
+func (f *fifo) insert(e entry) {
+	at := f.len()
+	for i := f.len() - 1; i >= 0; i-- {
+		if seq := f.at(i).seq; seq > e.seq {
+			at = i
+		} else if seq != 0 {
+			break
+		}
+	}
+	f.push(entry{})
+	live := f.entries()
+	copy(live[at+1:], live[at:])
+	live[at] = e
+}
+
+// remove takes out the i-th entry.
+func (f *fifo) remove(i int) entry {
+	live := f.entries()
+	e := live[i]
+	copy(live[i:], live[i+1:])
+	live[len(live)-1] = entry{}
+	f.buf = f.buf[:len(f.buf)-1]
+	if f.len() == 0 {
+		f.reset()
+	}
+	return e
+}
+
+// packetIDs is how many packet identifiers there are: 1 to 65,535.
+const packetIDs = 65535
+
+// packetID derives the identifier of an entry from its sequence number. The
+// window is shorter than the cycle, so no two entries in it share one, and
+// after a restart an unacknowledged message goes out under the identifier
+// that it had before [MQTT-4.4.0-1] without having to be stored.
+func packetID(seq uint64) uint16 { return uint16((seq-1)%packetIDs) + 1 }
+
+// window finds the entry that a peer's acknowledgement names, by the same
+// derivation, in O(log n). The window is ordered by sequence number.
+func windowIndex(w *fifo, id uint16) int {
+	if w.len() == 0 || id == 0 {
+		return -1
+	}
+	first := w.at(0).seq
+	ahead := (uint64(id) + packetIDs - uint64(packetID(first))) % packetIDs
+	seq := first + ahead
+	i := sort.Search(w.len(), func(i int) bool { return w.at(i).seq >= seq })
+	if i == w.len() || w.at(i).seq != seq || w.at(i).done {
+		return -1
+	}
+	return i
+}

@@ -1,0 +1,197 @@
+package broker
+
+import (
+	"hash/maphash"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// retained holds the last retained message of each topic. Replacing the value
+// of a known topic needs only the read lock; the tree is locked for writing
+// when a topic appears or goes.
+type retained struct {
+	mu    sync.RWMutex // covers the tree; values are atomic
+	root  retainedNode
+	count atomic.Int64
+	bytes atomic.Int64
+
+	// order makes "set the value and hand it to the store" one step per topic,
+	// so that memory and disk agree about which of two messages is the last.
+	order [64]sync.Mutex
+	seed  maphash.Seed
+}
+
+type retainedNode struct {
+	children map[string]*retainedNode
+	message  atomic.Pointer[Message]
+}
+
+func newRetained() *retained { return &retained{seed: maphash.MakeSeed()} }
+
+// lockTopic serialises writers of one topic (and of those that share its stripe).
+func (r *retained) lockTopic(topic string) *sync.Mutex {
+	mu := &r.order[maphash.String(r.seed, topic)%uint64(len(r.order))]
+	mu.Lock()
+	return mu
+}
+
+// set stores m as the retained value of its topic.
+func (r *retained) set(m *Message) {
+	r.mu.RLock()
+	n := r.find(m.Topic)
+	if n != nil {
+		r.swap(n, m)
+	}
+	r.mu.RUnlock()
+	if n != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.swap(r.make(m.Topic), m)
+}
+
+func (r *retained) swap(n *retainedNode, m *Message) {
+	old := n.message.Swap(m)
+	if old == nil {
+		r.count.Add(1)
+		r.bytes.Add(int64(m.size()))
+		return
+	}
+	r.bytes.Add(int64(m.size() - old.size()))
+}
+
+// clear removes the retained value of a topic and reports whether there was one.
+func (r *retained) clear(topic string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.root.clear(topic)
+	if old == nil {
+		return false
+	}
+	r.count.Add(-1)
+	r.bytes.Add(-int64(old.size()))
+	return true
+}
+
+func (n *retainedNode) clear(topic string) *Message {
+	level, rest, more := strings.Cut(topic, "/")
+	child := n.children[level]
+	if child == nil {
+		return nil
+	}
+	var old *Message
+	if more {
+		old = child.clear(rest)
+	} else {
+		old = child.message.Swap(nil)
+	}
+	if len(child.children) == 0 && child.message.Load() == nil {
+		delete(n.children, level)
+	}
+	return old
+}
+
+func (r *retained) find(topic string) *retainedNode {
+	n := &r.root
+	for rest, more := topic, true; more; {
+		var level string
+		level, rest, more = strings.Cut(rest, "/")
+		if n = n.children[level]; n == nil {
+			return nil
+		}
+	}
+	return n
+}
+
+func (r *retained) make(topic string) *retainedNode {
+	n := &r.root
+	for rest, more := topic, true; more; {
+		var level string
+		level, rest, more = strings.Cut(rest, "/")
+		child := n.children[level]
+		if child == nil {
+			if n.children == nil {
+				n.children = make(map[string]*retainedNode, 1)
+			}
+			child = &retainedNode{}
+			n.children[strings.Clone(level)] = child
+		}
+		n = child
+	}
+	return n
+}
+
+// get returns the retained value of one topic, nil when there is none or it
+// has expired.
+func (r *retained) get(topic string, now int64) *Message {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	n := r.find(topic)
+	if n == nil {
+		return nil
+	}
+	if m := n.message.Load(); m != nil && !m.Expired(now) {
+		return m
+	}
+	return nil
+}
+
+// match calls visit for every retained value that a filter matches, until
+// visit returns false. visit runs under the read lock and must not block.
+func (r *retained) match(filter string, now int64, visit func(*Message) bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	r.root.match(filter, true, now, visit)
+}
+
+func (n *retainedNode) match(filter string, top bool, now int64, visit func(*Message) bool) bool {
+	level, rest, more := strings.Cut(filter, "/")
+	switch level {
+	case "#":
+		return n.all(top, now, visit)
+	case "+":
+		for name, child := range n.children {
+			if top && strings.HasPrefix(name, "$") {
+				continue
+			}
+			if !child.follow(rest, more, now, visit) {
+				return false
+			}
+		}
+		return true
+	}
+	if child := n.children[level]; child != nil {
+		return child.follow(rest, more, now, visit)
+	}
+	return true
+}
+
+func (n *retainedNode) follow(rest string, more bool, now int64, visit func(*Message) bool) bool {
+	if !more {
+		return n.show(now, visit)
+	}
+	return n.match(rest, false, now, visit)
+}
+
+// all visits the node itself, for a/# matches a, and everything below it.
+func (n *retainedNode) all(top bool, now int64, visit func(*Message) bool) bool {
+	if !n.show(now, visit) {
+		return false
+	}
+	for name, child := range n.children {
+		if top && strings.HasPrefix(name, "$") {
+			continue
+		}
+		if !child.all(false, now, visit) {
+			return false
+		}
+	}
+	return true
+}
+
+func (n *retainedNode) show(now int64, visit func(*Message) bool) bool {
+	m := n.message.Load()
+	return m == nil || m.Expired(now) || visit(m)
+}

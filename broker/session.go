@@ -1,0 +1,148 @@
+package broker
+
+import (
+	"context"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Credentials are what a client said about itself.
+type Credentials struct {
+	Username    string
+	HasUsername bool
+	Password    []byte
+	HasPassword bool
+}
+
+// ConnectRequest is what an adapter knows of a client that wants a session.
+type ConnectRequest struct {
+	ClientID    string // "" = the broker assigns one
+	Credentials Credentials
+	Protocol    string // "mqtt", "coap" or "http"
+	Version     string // of the protocol, for listings
+	Listener    string
+	RemoteAddr  netip.AddrPort
+
+	CleanStart bool          // an earlier session of this client id is ended, not resumed
+	Expiry     time.Duration // how long the session outlives its connection; 0 = ends with it
+	// ReceiveMaximum is the most QoS 1 and 2 deliveries that the client takes
+	// unacknowledged; 0 = 65,535.
+	ReceiveMaximum uint16
+	KeepAlive      time.Duration // for listings; adapters enforce it
+	Will           *Will
+
+	// Wake is called when the outbox went from idle to ready. It must not
+	// block and may be called from any goroutine; no lock is held.
+	Wake func()
+	// Kick is called when the broker wants the connection gone. It must not
+	// block; the adapter tells its peer and closes. Calling Close afterwards
+	// is allowed and does nothing if the session has a new owner.
+	Kick func(Reason)
+}
+
+// Session is the handle of one connection on its session. It stays valid
+// until Close, or until another connection takes the session over: from then
+// on its methods answer Closed. All methods are safe for concurrent use, Next
+// by one goroutine at a time.
+type Session struct {
+	broker *Broker
+	state  *sessionState
+
+	clientID       string
+	username       string
+	protocol       string
+	version        string
+	listener       string
+	remote         netip.AddrPort
+	keepAlive      time.Duration
+	connectedAt    time.Time
+	receiveMaximum int
+	expiry         atomic.Int64
+	wake           func()
+	kick           func(Reason)
+	gone           atomic.Bool // detached, by whatever
+
+	cacheMu sync.Mutex // covers cache
+	cache   matchCache
+
+	received, delivered atomic.Uint64 // messages
+}
+
+// ClientID returns the client identifier, the assigned one included.
+func (s *Session) ClientID() string { return s.clientID }
+
+// Expiry returns how long the session will outlive its connection, after the
+// broker's cap.
+func (s *Session) Expiry() time.Duration { return time.Duration(s.expiry.Load()) }
+
+// Start opens the outbox. The adapter calls it once its answer to the client's
+// connect is queued, so that no message precedes it.
+func (s *Session) Start() {
+	st := s.state
+	st.mu.Lock()
+	if st.owner == s {
+		st.started = true
+		st.idle = true
+	}
+	wake := st.nudge()
+	st.mu.Unlock()
+	wakeUp(wake)
+}
+
+// match finds the sessions for a topic. The cache serves one publisher at a
+// time; a second one that runs at the same moment goes to the router.
+func (s *Session) match(topic string) []target {
+	if !s.cacheMu.TryLock() {
+		t, _ := s.broker.router.match(topic)
+		return t
+	}
+	defer s.cacheMu.Unlock()
+	return s.cache.match(&s.broker.router, topic)
+}
+
+// Retained returns the retained value of a topic, nil when there is none. The
+// message is shared: it must not be changed.
+func (s *Session) Retained(topic string) (*Message, Reason) {
+	if s.gone.Load() {
+		return nil, Closed
+	}
+	if ValidTopic(topic) != nil {
+		return nil, InvalidTopic
+	}
+	return s.broker.retained.get(topic, nowMillis()), Success
+}
+
+// RetainedMatch calls visit for the retained values that a filter matches
+// until visit returns false. visit must not block.
+func (s *Session) RetainedMatch(filter string, visit func(*Message) bool) Reason {
+	if s.gone.Load() {
+		return Closed
+	}
+	if ValidFilter(filter) != nil || isShared(filter) {
+		return InvalidFilter
+	}
+	s.broker.retained.match(filter, nowMillis(), visit)
+	return Success
+}
+
+// Inject publishes without a session: a will, a message that a bridge brings.
+// It behaves as Session.Publish does for QoS 0 and 1.
+func (b *Broker) Inject(ctx context.Context, m *Message, done func(Reason)) {
+	if ValidTopic(m.Topic) != nil || m.QoS > 2 {
+		answer(done, InvalidTopic)
+		return
+	}
+	if m.Time == 0 {
+		m.Time = nowMillis()
+	}
+	targets, _ := b.router.match(m.Topic)
+	b.publish(ctx, &Publication{Message: m, done: done}, targets, nil)
+}
+
+func answer(done func(Reason), r Reason) {
+	if done != nil {
+		done(r)
+	}
+}

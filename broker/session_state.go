@@ -1,0 +1,229 @@
+package broker
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// sessionState is one session, attached or not. Session is the handle that
+// one connection has on it.
+type sessionState struct {
+	broker *Broker
+	id     string
+
+	mu       sync.Mutex // covers everything below; never held over Store.Commit that may block, or a callback
+	owner    *Session   // nil while no connection is attached
+	dead     bool       // ended: nothing may be queued any more
+	username string
+	protocol string
+	expiry   time.Duration
+	stored   bool // the store has a record of it
+	detached int64
+	will     *Will
+	expiring *time.Timer
+	willing  *time.Timer
+
+	subs    map[string]*subscription
+	inbound map[uint16]*inbound // QoS 2 publishes of the client without PUBREL
+
+	queue    fifo     // waiting, in order
+	window   fifo     // sent and not completed, in order
+	resend   int      // entries of the window before it went out on this connection
+	inFlight int      // of them, those that hold a place of the receive maximum
+	holds    int      // Subscribe calls that still wait for the disk
+	started  bool     // CONNACK is on its way
+	idle     bool     // Next returned nothing, so the next change must wake the adapter
+	nextSeq  uint64   // the next sequence number to give
+	pushed   uint64   // the highest that was queued
+	reserved []uint64 // given, but not queued yet; ascending
+	sentMark uint64   // highest that may have been sent in an earlier life
+	memory   int      // bytes of queue and window
+	bytes    int64    // bytes of all QoS>0 entries, spilled ones included
+	spill    spill
+	loading  bool     // a page of the spilled tail is being read
+	changed  bool     // something happened meanwhile that Next has to look at
+	unsaved  []uint64 // spilled entries whose commit has not ended, ascending
+	owed     []uint64 // completed, but the store was too busy to be told
+}
+
+// spill describes the tail of the queue that is only in the store: everything
+// from sequence number from on, except what is reserved.
+type spill struct {
+	from  uint64
+	count int
+}
+
+// inbound is one QoS 2 publish between PUBLISH and PUBREL.
+type inbound struct {
+	settled bool
+	outcome Reason
+	waiting []func(Reason) // duplicates that came before the outcome
+}
+
+// durable reports whether the session outlives its connection. Caller holds mu.
+func (s *sessionState) durable() bool { return s.expiry > 0 }
+
+// accepts decides, for one target, what is queued. Caller holds mu.
+func (s *sessionState) accepts(qos QoS) bool {
+	return !s.dead && (s.owner != nil || qos > 0 && s.durable())
+}
+
+// reserve gives the next sequence number; the entry follows by enqueue or the
+// number is returned by abandon. Deliveries wait for reserved numbers, so
+// that the outbox is in order. Caller holds mu.
+func (s *sessionState) reserve() uint64 {
+	seq := s.nextSeq
+	s.nextSeq++
+	s.reserved = append(s.reserved, seq)
+	return seq
+}
+
+func (s *sessionState) abandon(seq uint64) {
+	s.reserved = without(s.reserved, seq)
+}
+
+// without takes seq out of an ascending list, usually from its beginning.
+func without(list []uint64, seq uint64) []uint64 {
+	if i, ok := slices.BinarySearch(list, seq); ok {
+		list = slices.Delete(list, i, i+1)
+	}
+	if len(list) == 0 && cap(list) > fifoKeep {
+		return nil
+	}
+	return list
+}
+
+// enqueue puts an entry into the queue, or leaves it to the store when the
+// session holds enough in memory, and reports which. Caller holds mu.
+func (s *sessionState) enqueue(e entry, inStore bool) (spilled bool) {
+	if e.seq != 0 {
+		s.abandon(e.seq)
+		s.bytes += int64(e.size)
+	}
+	late := e.seq != 0 && e.seq < s.pushed
+	s.pushed = max(s.pushed, e.seq)
+	if inStore && s.spills(&e, late) {
+		if s.spill.count == 0 {
+			s.spill.from = e.seq
+		}
+		s.spill.count++
+		return true
+	}
+	s.memory += e.cost()
+	if late {
+		s.queue.insert(e)
+		return false
+	}
+	s.queue.push(e)
+	return false
+}
+
+// spills decides whether an entry stays in the store: it belongs behind others
+// that did, or the session holds enough in memory. Caller holds mu.
+func (s *sessionState) spills(e *entry, late bool) bool {
+	if s.spill.count > 0 {
+		return e.seq > s.spill.from
+	}
+	return !late && s.memory+e.cost() > s.broker.cfg.Session.MemoryBytes
+}
+
+// nudge returns the adapter's Wake when it has to be called: the outbox was
+// idle and something can be sent now. Caller holds mu and calls it after
+// unlocking.
+func (s *sessionState) nudge() func() {
+	s.changed = true
+	if !s.idle || s.owner == nil || !s.sendable() {
+		return nil
+	}
+	s.idle = false
+	return s.owner.wake
+}
+
+func wakeUp(wake func()) {
+	if wake != nil {
+		wake()
+	}
+}
+
+// sendable reports whether Next would return something. Caller holds mu.
+func (s *sessionState) sendable() bool {
+	if !s.started || s.holds > 0 {
+		return false
+	}
+	if s.resend < s.window.len() {
+		return s.window.at(s.resend).released || s.quota()
+	}
+	if s.queue.len() > 0 {
+		front := s.queue.at(0)
+		return front.seq == 0 || s.mayEnter(front)
+	}
+	return s.spill.count > 0 && s.quota()
+}
+
+func (s *sessionState) quota() bool { return s.owner != nil && s.inFlight < s.owner.receiveMaximum }
+
+// mayEnter reports whether a QoS>0 entry may go into the window now: its
+// predecessors are there, the peer has room, and the identifier is free.
+func (s *sessionState) mayEnter(e *entry) bool {
+	if len(s.reserved) > 0 && s.reserved[0] < e.seq {
+		return false
+	}
+	if s.window.len() > 0 && e.seq-s.window.at(0).seq >= packetIDs {
+		return false
+	}
+	return e.released || s.quota()
+}
+
+// complete takes the i-th entry out of the window and returns what the store
+// must be told, 0 for nothing. Caller holds mu.
+func (s *sessionState) complete(i int) (seq uint64) {
+	e := s.window.at(i)
+	seq = e.seq
+	s.memory -= e.cost()
+	s.bytes -= int64(e.size)
+	if e.counted {
+		s.inFlight--
+	}
+	e.done, e.counted, e.msg = true, false, nil
+	for s.window.len() > 0 && s.window.at(0).done {
+		s.window.pop()
+		s.resend = max(0, s.resend-1)
+	}
+	if s.window.len() == 0 && s.queue.len() == 0 && s.spill.count == 0 {
+		s.bytes, s.memory = 0, 0
+	}
+	if !s.stored || !s.durable() {
+		return 0
+	}
+	return seq
+}
+
+// forget drops a waiting entry. Caller holds mu.
+func (s *sessionState) forget(e *entry) {
+	s.memory -= e.cost()
+	if e.seq != 0 {
+		s.bytes -= int64(e.size)
+	}
+}
+
+// settle tells the store which entries are completed. A store that is busy is
+// told with the next one. Must be called without mu.
+func (s *sessionState) settle(seqs ...uint64) {
+	s.mu.Lock()
+	seqs = append(s.owed, seqs...)
+	s.owed = nil
+	s.mu.Unlock()
+	if len(seqs) == 0 {
+		return
+	}
+	b := Batch{Ops: make([]Op, 0, len(seqs))}
+	for _, seq := range seqs {
+		b.Ops = append(b.Ops, Op{Kind: OpDequeue, ClientID: s.id, Seq: seq})
+	}
+	if err := s.broker.commit(nil, &b, nil); err != nil {
+		s.mu.Lock()
+		s.owed = append(seqs, s.owed...)
+		s.mu.Unlock()
+	}
+}

@@ -1,0 +1,55 @@
+package broker
+
+import "time"
+
+// willGrace is how long a client that was connected when the gateway ended
+// may take to come back before its will is published: about the reconnect
+// delay of usual client libraries, so that a restart of the gateway does not
+// report every device as lost.
+const willGrace = 10 * time.Second
+
+// publishWill sends a will on the way of every message, hooks included. It
+// does not block: when there is back-pressure, a goroutine of the broker waits
+// in its place.
+func (b *Broker) publishWill(w *Will) {
+	m := *w.Message
+	m.Time = 0
+	b.stats.wills.Add(1)
+	done := func(r Reason) {
+		if !r.OK() {
+			b.log.Warn("will was not accepted", "client", m.ClientID, "topic", m.Topic, "reason", r)
+		}
+	}
+	first := m
+	b.Inject(NoWait, &first, func(r Reason) {
+		if r != ServerBusy {
+			done(r)
+			return
+		}
+		b.spawn(func() {
+			again := m
+			b.Inject(b.ctx, &again, done)
+		})
+	})
+}
+
+// willDue publishes a delayed will, unless the client came back.
+func (b *Broker) willDue(st *sessionState) {
+	defer b.lockLife(st.id).Unlock()
+	st.mu.Lock()
+	if st.owner != nil || st.dead || st.will == nil || st.willing == nil {
+		st.mu.Unlock()
+		return
+	}
+	will := st.will
+	st.will, st.willing = nil, nil
+	durable := st.durable()
+	rec := st.record()
+	st.mu.Unlock()
+	b.publishWill(will)
+	if !durable {
+		b.end(st)
+		return
+	}
+	b.save(rec)
+}
