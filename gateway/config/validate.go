@@ -110,11 +110,8 @@ func (b *Broker) validate(add check) {
 	inRange(add, "broker.session.inflight", s.Inflight, 1, math.MaxUint16)
 	inRange(add, "broker.session.max_expiry", s.MaxExpiry, Duration(time.Second), Duration(100*365*24*time.Hour))
 	inRange(add, "broker.session.memory_bytes", s.MemoryBytes, 64*KiB, GiB)
-	switch {
-	case s.QueueBytes < b.MaxPacketSize:
+	if s.QueueBytes < b.MaxPacketSize {
 		add("broker.session.queue_bytes", "%s cannot hold one message of broker.max_packet_size (%s)", s.QueueBytes, b.MaxPacketSize)
-	case s.MemoryBytes > s.QueueBytes:
-		add("broker.session.memory_bytes", "%s is more than broker.session.queue_bytes (%s)", s.MemoryBytes, s.QueueBytes)
 	}
 }
 
