@@ -1,0 +1,445 @@
+package embedded
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"gantry/broker"
+	"gantry/persist/seglog"
+)
+
+// cleanRetry is how long the cleaner rests after a failure, for example on a full disk.
+const cleanRetry = time.Second
+
+// pass is the cleaning of one segment. It is guarded by Store.mu.
+type pass struct {
+	lo, hi uint64 // log records of the segment
+	// touched holds, for records of the segment, the newest appended record that changes something of them. While that one has not
+	// taken effect nobody can say what of the old record will live, so it must not be copied.
+	touched  map[uint64]uint64
+	progress chan struct{} // nudged when records take effect
+	copies   int           // that are not on disk yet
+	err      error         // why one of them failed
+	copied   int           // records
+	bytes    int64
+}
+
+func (p *pass) has(rec uint64) bool { return rec >= p.lo && rec < p.hi }
+
+// cleanLoop runs until Close.
+func (s *Store) cleanLoop() {
+	defer close(s.cleaned)
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
+	for {
+		select {
+		case <-s.closing:
+			return
+		case <-s.cleanKick:
+		case <-retry.C:
+		}
+		retry.Stop()
+		for s.mustClean() {
+			if err := s.cleanOldest(); err != nil {
+				if !errors.Is(err, ErrClosed) {
+					s.metrics.cleanErrors.Inc()
+					s.log.Error("clean oldest segment, trying again", "dir", s.cfg.Dir, "err", err, "in", cleanRetry)
+				}
+				retry.Reset(cleanRetry)
+				break
+			}
+		}
+	}
+}
+
+func (s *Store) mustClean() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closed && s.cfg.overfull(s.disk.Bytes(), s.live)
+}
+
+// cleanOldest copies what lives in the oldest segment to the end of the log and then gives the segment up.
+func (s *Store) cleanOldest() error {
+	segs := s.disk.Segments()
+	if len(segs) < 2 { // the newest is being written
+		if err := s.disk.Roll(); err != nil {
+			return err
+		}
+		if segs = s.disk.Segments(); len(segs) < 2 {
+			return errors.New("log has no finished segment")
+		}
+	}
+	seg := segs[0]
+	start := time.Now()
+	p, err := s.beginPass(seg.Base, seg.End)
+	if err == nil {
+		err = s.copySurvivors(p)
+	}
+	s.endPass()
+	if err != nil {
+		return fmt.Errorf("copy from segment %016x: %w", seg.Base, err)
+	}
+	if err := s.giveUp(seg.End); err != nil {
+		return fmt.Errorf("give up segment %016x: %w", seg.Base, err)
+	}
+	s.metrics.cleaned(p)
+	s.log.Debug("segment cleaned", "dir", s.cfg.Dir, "bytes", seg.Bytes, "copied", p.copied, "copied_bytes", p.bytes, "took", time.Since(start))
+	return nil
+}
+
+// beginPass makes sure that from now on touched knows of every change to the segment's records that has not taken effect. Changes that
+// were appended before it began to look are waited for.
+func (s *Store) beginPass(lo, hi uint64) (*pass, error) {
+	p := &pass{lo: lo, hi: hi, touched: make(map[uint64]uint64), progress: make(chan struct{}, 1)}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pass = p
+	// Marks are found through the values in memory, so they are complete only for what is appended after the segment took effect.
+	if err := s.await(p, hi); err != nil {
+		return p, err
+	}
+	return p, s.await(p, s.disk.Next())
+}
+
+// await waits until the log records below next have taken effect. It needs mu, and gives it up meanwhile.
+func (s *Store) await(p *pass, next uint64) error {
+	for s.applied < next {
+		if err := s.pause(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pause waits for progress. It needs mu, and gives it up meanwhile.
+func (s *Store) pause(p *pass) error {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	select {
+	case <-p.progress:
+		return nil
+	case <-s.closing:
+		return ErrClosed
+	}
+}
+
+func (s *Store) endPass() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pass = nil
+	s.turn = false
+	s.wake()
+}
+
+// copySurvivors copies all of the segment and returns when the copies are on disk.
+func (s *Store) copySurvivors(p *pass) error {
+	r := s.disk.NewReader(p.lo)
+	defer r.Close()
+	errs := 0
+	var seen uint64
+	for {
+		seq, _, b, err := r.Next()
+		if errors.Is(err, io.EOF) || err == nil && seq >= p.hi {
+			break
+		}
+		if err != nil {
+			if errs++; errs > readRetries || errors.Is(err, seglog.ErrClosed) {
+				return err
+			}
+			continue
+		}
+		errs = 0
+		seen++
+		if err := s.copyRecord(p, b, seq); err != nil {
+			return err
+		}
+	}
+	err := s.awaitCopies(p)
+	if err == nil && seen < p.hi-p.lo {
+		if err = s.rescueLost(p); err == nil {
+			err = s.awaitCopies(p)
+		}
+	}
+	return err
+}
+
+func (s *Store) awaitCopies(p *pass) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for p.copies > 0 {
+		if err := s.pause(p); err != nil {
+			return err
+		}
+	}
+	return p.err
+}
+
+// copyRecord appends what lives of one record.
+func (s *Store) copyRecord(p *pass, b []byte, at uint64) error {
+	return s.copy(p, func(e *encoder) (known bool) {
+		if p.touched[at] >= s.applied || !s.survivors(e, b, at) {
+			return false
+		}
+		delete(p.touched, at)
+		return true
+	})
+}
+
+// copy appends what build encodes, if anything. mu is held from the look that build takes to the append, so nothing can come in between.
+// build returns false when it cannot say yet; it is asked again after the next commit.
+func (s *Store) copy(p *pass, build func(e *encoder) (known bool)) error {
+	e := s.encoders.Get().(*encoder)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case s.closed:
+			return ErrClosed
+		case p.err != nil:
+			return p.err
+		}
+		e.reset()
+		if build(e) {
+			if len(e.ops) == 0 {
+				s.yieldTurn()
+				s.release(e)
+				return nil
+			}
+			e.finish()
+			size := int64(len(e.buf))
+			err := s.append(e, func(err error) { s.copied(p, err) }, false)
+			if err == nil {
+				p.copies++
+				p.copied++
+				p.bytes += size
+				s.yieldTurn()
+				return nil
+			}
+			if !errors.Is(err, errNoRoom) {
+				return err
+			}
+			s.turn = true
+		}
+		if err := s.pause(p); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *Store) yieldTurn() {
+	if s.turn {
+		s.turn = false
+		s.wake()
+	}
+}
+
+func (s *Store) copied(p *pass, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.copies--
+	if p.err == nil {
+		p.err = err
+	}
+	nudge(p.progress)
+}
+
+// survivors encodes what lives of a record. It returns false when that cannot be said yet, because a session is being deleted.
+// Tombstones are never copied: what one of them deletes lies before it in the log, and before the oldest segment there is nothing.
+func (s *Store) survivors(e *encoder, b []byte, at uint64) bool {
+	r, err := openRecord(b)
+	if err != nil {
+		return true
+	}
+	var o op
+	for {
+		more, err := r.next(&o)
+		if err != nil || !more {
+			return true
+		}
+		known := true
+		switch o.kind {
+		case broker.OpRetain:
+			if it := s.retained[string(o.key)]; it != nil && it.rec == at {
+				s.keepRetained(e, &r, &o)
+			}
+		case broker.OpEnqueue:
+			known = s.keepTargets(e, &r, &o, at)
+		default:
+			if c := s.clients[string(o.client)]; c != nil {
+				known = c.deleting < s.applied
+				c.keep(e, &o, at)
+			}
+		}
+		if !known {
+			return false
+		}
+	}
+}
+
+func (s *Store) keepRetained(e *encoder, r *record, o *op) {
+	_, _, whole, ok := r.message(o.index)
+	if !ok {
+		return
+	}
+	e.body = appendBytes(binary.AppendUvarint(e.body[:0], e.rawMessage(whole)), o.key)
+	e.put(broker.OpRetain, e.body)
+}
+
+// keepTargets copies an enqueue with the targets that still wait for the message.
+func (s *Store) keepTargets(e *encoder, r *record, o *op, at uint64) (known bool) {
+	n := uint64(0)
+	var targets, released []byte
+	for range o.count {
+		t := o.target()
+		c := s.clients[string(t.client)]
+		if c == nil {
+			continue
+		}
+		en := c.queue.find(t.seq)
+		if en == nil || en.rec != at {
+			continue
+		}
+		if c.deleting >= s.applied {
+			return false
+		}
+		n++
+		targets = append(targets, t.whole...)
+		if en.released() {
+			released = binary.AppendUvarint(appendBytes(released, t.client), t.seq)
+		}
+	}
+	_, _, whole, ok := r.message(o.index)
+	if n == 0 || !ok {
+		return true
+	}
+	e.body = append(binary.AppendUvarint(binary.AppendUvarint(e.body[:0], e.rawMessage(whole)), n), targets...)
+	e.put(broker.OpEnqueue, e.body)
+	for f := (fields{b: released}); f.more(); {
+		client, seq := f.bytes(), f.uvarint()
+		e.putNumber(broker.OpReleased, client, seq)
+	}
+	return true
+}
+
+// keep copies an op about one client when its value is the present one.
+func (c *client) keep(e *encoder, o *op, at uint64) {
+	if (o.kind == broker.OpPutSession || o.kind == opBorn) && c.bornRec == at {
+		e.putBorn(c.id, c.born)
+	}
+	switch {
+	case o.kind == broker.OpPutSession && c.record.rec == at,
+		o.kind == broker.OpSubscribe && c.subs[string(o.key)].rec == at,
+		o.kind == broker.OpInbound && c.inbound[uint16(o.num)].rec == at:
+		e.put(o.kind, o.body)
+	case o.kind == broker.OpSent && c.sentRec == at:
+		e.putNumber(broker.OpSent, o.client, c.sent)
+	}
+}
+
+// touch notes what an appended record will change in the segment that is being cleaned. It needs mu.
+func (s *Store) touch(b []byte, by uint64) {
+	r, err := openRecord(b)
+	if err != nil {
+		return
+	}
+	var o op
+	for {
+		more, err := r.next(&o)
+		if err != nil || !more {
+			return
+		}
+		switch o.kind {
+		case broker.OpRetain, broker.OpUnretain:
+			if it := s.retained[string(o.key)]; it != nil {
+				s.pass.touch(it.rec, by)
+			}
+		case broker.OpEnqueue:
+			for range o.count {
+				t := o.target()
+				s.touchEntry(s.clients[string(t.client)], t.seq, by)
+			}
+		default:
+			s.touchClient(s.clients[string(o.client)], &o, by)
+		}
+	}
+}
+
+func (s *Store) touchEntry(c *client, seq, by uint64) {
+	if c == nil {
+		return
+	}
+	if e := c.queue.find(seq); e != nil {
+		s.pass.touch(e.rec, by)
+	}
+}
+
+func (s *Store) touchClient(c *client, o *op, by uint64) {
+	if c == nil {
+		return
+	}
+	switch o.kind {
+	case broker.OpPutSession:
+		s.pass.touch(c.record.rec, by)
+	case broker.OpDeleteSession:
+		c.deleting = by
+	case broker.OpSubscribe, broker.OpUnsubscribe:
+		s.pass.touch(c.subs[string(o.key)].rec, by)
+	case broker.OpDequeue, broker.OpReleased:
+		s.touchEntry(c, o.num, by)
+	case broker.OpInbound, broker.OpInboundDone:
+		s.pass.touch(c.inbound[uint16(o.num)].rec, by)
+	}
+}
+
+func (p *pass) touch(rec, by uint64) {
+	if p.has(rec) {
+		p.touched[rec] = by
+	}
+}
+
+// rescueLost gives sessions whose own record could not be read any more a new one, before the segment it was in is given up.
+func (s *Store) rescueLost(p *pass) error {
+	s.mu.Lock()
+	var lost []*client
+	for _, c := range s.clients {
+		if p.has(c.record.rec) || p.has(c.bornRec) {
+			lost = append(lost, c)
+		}
+	}
+	s.mu.Unlock()
+	for _, c := range lost {
+		err := s.copy(p, func(e *encoder) (known bool) {
+			if c.deleting >= s.applied || p.touched[c.record.rec] >= s.applied {
+				return false
+			}
+			if s.clients[c.id] == c {
+				s.reportLost(c)
+				c.rescue(e, p.has(c.record.rec), p.has(c.bornRec))
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveUp deletes the oldest segment, whose records are all below next. What was appended so far must be on stable storage before: the
+// copies, and what made other records of the segment dead.
+func (s *Store) giveUp(next uint64) error {
+	if s.cfg.Sync == seglog.SyncInterval {
+		failed := s.disk.Stats().SyncErrors
+		if err := s.disk.Roll(); err != nil {
+			return err
+		}
+		if s.disk.Stats().SyncErrors != failed {
+			return errors.New("fsync of the copies failed")
+		}
+	}
+	s.disk.SetCursor(next)
+	return s.disk.SaveCursor()
+}
