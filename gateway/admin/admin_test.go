@@ -440,8 +440,8 @@ func TestOpenAPIMatchesTheCode(t *testing.T) {
 		schema, ok := d.Components.Schemas[typ.Name()]
 		require.True(t, ok, typ.Name())
 		fields := map[string]bool{}
-		for i := range typ.NumField() {
-			name, _, _ := strings.Cut(typ.Field(i).Tag.Get("json"), ",")
+		for field := range typ.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			fields[name] = true
 		}
 		shown := map[string]bool{}

@@ -12,20 +12,21 @@ type conns struct {
 	max     int
 	refused func()
 
-	mu    sync.Mutex // covers what follows
-	open  int
-	fresh map[net.Conn]struct{}
+	mu       sync.Mutex // covers what follows
+	open     int
+	fresh    map[net.Conn]struct{}
+	draining bool
 }
 
 // state follows a connection; it is the server's ConnState.
 func (c *conns) state(conn net.Conn, st http.ConnState) {
 	c.mu.Lock()
-	over := false
+	over, late := false, false
 	switch st {
 	case http.StateNew:
 		c.open++
 		c.fresh[conn] = struct{}{}
-		over = c.open > c.max
+		over, late = c.open > c.max, c.draining
 	case http.StateClosed, http.StateHijacked:
 		c.open--
 		delete(c.fresh, conn)
@@ -35,14 +36,17 @@ func (c *conns) state(conn net.Conn, st http.ConnState) {
 	c.mu.Unlock()
 	if over {
 		c.refused()
+	}
+	if over || late {
 		conn.Close()
 	}
 }
 
-// closeFresh closes the connections without a request.
-func (c *conns) closeFresh() {
+// drain closes the connections without a request, now and from now on.
+func (c *conns) drain() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.draining = true
 	for conn := range c.fresh {
 		conn.Close()
 	}

@@ -2,6 +2,7 @@ package httppush
 
 import (
 	"encoding/base64"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -29,10 +30,13 @@ func parsePublish(body []byte, now time.Time) (item, error) {
 		return item{}, err
 	}
 	it, err := parseItem(r, now)
+	if err == nil {
+		err = r.end()
+	}
 	if err != nil {
 		return item{}, err
 	}
-	return it, r.end()
+	return it, nil
 }
 
 // parseBulk reads the body of /api/v5/publish/bulk. Nothing of a batch with an
@@ -60,12 +64,15 @@ func parseBulk(body []byte, now time.Time) ([]item, error) {
 	if len(items) == 0 {
 		return nil, badRequest("no message in the array")
 	}
-	return items, r.end()
+	if err := r.end(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 // inMessage says which message of a batch has the error.
 func inMessage(i int, err error) error {
-	f, ok := err.(*failure)
+	f, ok := errors.AsType[*failure](err)
 	if !ok {
 		return err
 	}

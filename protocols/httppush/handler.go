@@ -63,8 +63,8 @@ func (s *Server) serveHTTP(rw http.ResponseWriter, r *http.Request) {
 	// next request.
 	_ = http.NewResponseController(rw).SetReadDeadline(time.Now().Add(s.cfg.BodyTimeout))
 	if err := s.serveRequest(w, r); err != nil {
-		var f *failure
-		if !errors.As(err, &f) {
+		f, ok := errors.AsType[*failure](err)
+		if !ok {
 			f = refuse(broker.Unspecified, "the request failed, see the log of the gateway")
 			s.log.Error("http request", "err", err)
 		}

@@ -125,6 +125,7 @@ func (s *Server) serve() error {
 
 // drain ends every request.
 func (s *Server) drain() {
+	s.conns.drain()
 	if !s.shutdown(s.cfg.DrainTimeout) {
 		s.giveUp()
 		if !s.shutdown(lastAnswers) {
@@ -142,7 +143,6 @@ func (s *Server) drain() {
 func (s *Server) shutdown(timeout time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	s.conns.closeFresh()
 	return s.http.Shutdown(ctx) == nil
 }
 
