@@ -14,9 +14,11 @@ const (
 	// further blocks, so that all of them are of the same message.
 	bodyLifetime = 60 * time.Second
 	// fetchPatience is how long the next delivery waits for a client to fetch
-	// the next block of a confirmable notification. It is longer than a client
-	// takes that lost two datagrams.
+	// the next block of a notification. It is longer than a client takes that
+	// lost two datagrams. A non-confirmable notification may have been lost,
+	// and then nobody will fetch: briefPatience.
 	fetchPatience = 10 * time.Second
+	briefPatience = 3 * time.Second
 	bodiesPerPeer = 8
 )
 
@@ -60,14 +62,15 @@ func (l *loop) firstBlock(req *request, p *peer, m *broker.Message, r *response)
 }
 
 // pinBody makes a notification carry the first block of its message and keeps
-// the body. The delivery is not complete before the client has fetched it.
+// the body. The delivery is not complete before the client has fetched it, so
+// that the next body does not take its place meanwhile.
 func (l *loop) pinBody(p *peer, o *observation, m *broker.Message, f *flight, r *response) {
 	r.slice(m.Payload, block{szx: maxBlockExponent})
-	b := &body{key: o.key, message: m, observation: o}
-	patience := bodyLifetime
+	b := &body{key: o.key, message: m, observation: o, flight: f}
+	f.left++
+	patience := briefPatience
 	if f.delivery.QoS > 0 {
-		b.flight, patience = f, fetchPatience
-		f.left++
+		patience = fetchPatience
 	}
 	l.keepBody(p, b, patience)
 }

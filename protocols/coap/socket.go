@@ -117,9 +117,9 @@ func setBuffers(conn *net.UDPConn, size int) {
 	})
 }
 
-func newSocket(conn *net.UDPConn) (*socket, error) {
+func newSocket(conn *net.UDPConn) (s *socket, err error) {
 	addr := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
-	s := &socket{
+	s = &socket{
 		conn: conn, locals: make(map[string]*local), in: make([]ipv4.Message, batchSize),
 		v6: addr.Is6() && !addr.Is4In6(), wild: addr.Unmap().IsUnspecified(),
 	}
@@ -127,15 +127,18 @@ func newSocket(conn *net.UDPConn) (*socket, error) {
 	if s.v6 {
 		pc := ipv6.NewPacketConn(conn)
 		s.batch = pc
-		if err := pc.SetControlMessage(ipv6.FlagDst|ipv6.FlagInterface, true); err != nil && s.wild {
-			return nil, err
+		if s.wild {
+			err = pc.SetControlMessage(ipv6.FlagDst|ipv6.FlagInterface, true)
 		}
 	} else {
 		pc := ipv4.NewPacketConn(conn)
 		s.batch = pc
-		if err := pc.SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true); err != nil && s.wild {
-			return nil, err
+		if s.wild {
+			err = pc.SetControlMessage(ipv4.FlagDst|ipv4.FlagInterface, true)
 		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	for i := range s.in {
 		s.in[i].Buffers = [][]byte{make([]byte, maxDatagram)}
@@ -199,33 +202,38 @@ func (s *socket) destination(oob []byte) *local {
 
 func (s *socket) parseDestination(oob []byte) *local {
 	var dst net.IP
-	var control []byte
+	var link int
 	if s.v6 {
 		var cm ipv6.ControlMessage
-		if cm.Parse(oob) != nil || cm.Dst == nil {
-			return &s.own
+		if cm.Parse(oob) == nil {
+			dst, link = cm.Dst, cm.IfIndex
 		}
-		dst = cm.Dst
-		reply := ipv6.ControlMessage{Src: dst}
-		if dst.IsLinkLocalUnicast() {
-			reply.IfIndex = cm.IfIndex
-		}
-		control = reply.Marshal()
 	} else {
 		var cm ipv4.ControlMessage
-		if cm.Parse(oob) != nil || cm.Dst == nil {
-			return &s.own
+		if cm.Parse(oob) == nil {
+			dst = cm.Dst
 		}
-		dst = cm.Dst
-		control = (&ipv4.ControlMessage{Src: dst}).Marshal()
 	}
-	if dst.IsMulticast() || isBroadcast(dst) {
+	switch {
+	case dst == nil:
+		return &s.own
+	case dst.IsMulticast() || isBroadcast(dst):
 		return &local{group: true}
 	}
-	if !s.wild {
-		return &s.own
+	return &local{control: replyControl(dst, link)}
+}
+
+// replyControl makes the control message that lets a reply leave from an
+// address. An IPv4 peer of an IPv6 socket needs the IPv4 form.
+func replyControl(src net.IP, link int) []byte {
+	if src.To4() != nil {
+		return (&ipv4.ControlMessage{Src: src}).Marshal()
 	}
-	return &local{control: control}
+	cm := ipv6.ControlMessage{Src: src}
+	if src.IsLinkLocalUnicast() {
+		cm.IfIndex = link
+	}
+	return cm.Marshal()
 }
 
 func isLimitedBroadcast(a netip.Addr) bool {

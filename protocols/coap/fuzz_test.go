@@ -1,0 +1,170 @@
+package coap
+
+import (
+	"encoding/binary"
+	"log/slog"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/plgd-dev/go-coap/v3/message"
+	"github.com/plgd-dev/go-coap/v3/message/codes"
+	"github.com/plgd-dev/go-coap/v3/udp/coder"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/ipv4"
+
+	"gantry/broker"
+)
+
+// recorder keeps what a loop sends.
+type recorder struct{ sent [][]byte }
+
+func (r *recorder) ReadBatch([]ipv4.Message, int) (int, error) { return 0, net.ErrClosed }
+
+func (r *recorder) WriteBatch(ms []ipv4.Message, _ int) (int, error) {
+	for _, m := range ms {
+		r.sent = append(r.sent, append([]byte(nil), m.Buffers[0]...))
+	}
+	return len(ms), nil
+}
+
+// bareLoop is a loop without socket and goroutines, for one unproven peer.
+func bareLoop(t testing.TB) (*loop, *recorder, *datagram) {
+	t.Helper()
+	cfg := Config{Rate: -1}
+	cfg.setDefaults()
+	m, err := newMetrics("test", nil)
+	require.NoError(t, err)
+	rec := &recorder{}
+	core := &fakeCore{publish: func(_ *broker.Message, done func(broker.Reason)) { done(broker.Success) }}
+	l := newLoop(&cfg, core, &socket{batch: rec}, newEchoGate(EchoRequired, nil), m, slog.New(slog.DiscardHandler))
+	from := netip.MustParseAddrPort("192.0.2.7:5683")
+	return l, rec, &datagram{from: from, addr: net.UDPAddrFromAddrPort(from), to: &local{}}
+}
+
+func FuzzDatagram(f *testing.F) {
+	for _, r := range []req{
+		put("a", "x"), register("t", "a"), get("a"),
+		{typ: message.NonConfirmable, code: codes.POST, path: []string{"ps", "a"}, payload: "x"},
+		{code: codes.PUT, path: []string{"ps", "a"}, options: []message.Option{block1(0, true, 0)}, payload: "0123456789abcdef"},
+		{code: codes.PUT, path: []string{"ps", "a"}, options: []message.Option{block1(1, false, 0)}, payload: "x"},
+		{code: codes.GET, path: []string{"ps", "a"}, options: []message.Option{block2(3, 2)}},
+		{code: codes.GET, path: []string{".well-known", "core"}},
+		{code: codes.GET, path: []string{"ps", "+"}, options: []message.Option{observeOpt(1)}, query: []string{"qos=2", "rh=1"}},
+		{code: codes.GET, options: []message.Option{{ID: message.ProxyURI, Value: []byte("coap://x")}}},
+		{typ: message.Acknowledgement, code: codes.Content},
+		{typ: message.Reset},
+	} {
+		f.Add(r.bytes(f))
+	}
+	f.Add([]byte{0x40, 0, 0, 1})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l, rec, d := bareLoop(t)
+		for round := range 3 { // twice as a duplicate: the answer may be repeated, not multiplied
+			rec.sent = nil
+			d.data, d.truncated = data, round == 2 && len(data) == maxDatagram
+			l.turn(false, func() { l.handleGuarded(d) })
+			checkReplies(t, data, rec.sent)
+		}
+		require.Zero(t, metricValue(t, l.metrics.dropped[dropPanic]))
+		l.turn(true, func() {
+			for _, p := range l.peers {
+				l.forgetPeer(p)
+			}
+		})
+		require.Zero(t, l.uploaded)
+		require.Zero(t, l.pending)
+		require.Equal(t, 0, l.lru.Len())
+	})
+}
+
+func checkReplies(t *testing.T, data []byte, sent [][]byte) {
+	t.Helper()
+	require.LessOrEqual(t, len(sent), 1, "more than one reply")
+	if len(sent) == 0 {
+		return
+	}
+	require.GreaterOrEqual(t, len(data), headerSize)
+	require.Equal(t, byte(1), data[0]>>6, "a reply to another version")
+	require.Less(t, data[0]>>4&3, byte(message.Acknowledgement), "a reply to an ACK or RST")
+	require.LessOrEqual(t, len(sent[0]), max(safeReply, amplification*len(data)))
+	var m message.Message
+	m.Options = make(message.Options, 0, 16)
+	_, err := coder.DefaultCoder.Decode(sent[0], &m)
+	require.NoError(t, err)
+	con := data[0]>>4&3 == byte(message.Confirmable)
+	require.Equal(t, con, m.Type != message.NonConfirmable, "the reply to a %s is %v", "request", m.Type)
+	if con {
+		require.Equal(t, int32(binary.BigEndian.Uint16(data[2:])), m.MessageID)
+	}
+}
+
+// go-coap's decoder must read every message that ours accepts, and in the same
+// way; ours is stricter.
+func FuzzDecode(f *testing.F) {
+	f.Add(put("a", "x").bytes(f))
+	f.Add(register("t", "a", "qos=1").bytes(f))
+	f.Add([]byte{0x40, 1, 0, 1, 0xD1, 0xFF, 'x', 0xFF, 'p'})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var p packet
+		if p.decode(data) != nil {
+			return
+		}
+		m := message.Message{Options: make(message.Options, 0, len(data))}
+		_, err := coder.DefaultCoder.Decode(data, &m)
+		require.NoError(t, err)
+		require.Equal(t, m.Code, p.code)
+		require.Equal(t, m.Type, p.typ)
+		require.Equal(t, m.MessageID, int32(p.mid))
+		require.Equal(t, string(m.Token), string(p.token.bytes()))
+		require.Equal(t, string(m.Payload), string(p.payload))
+		for _, o := range m.Options { // theirs leaves out what has a wrong length
+			require.Contains(t, p.options, o)
+		}
+	})
+}
+
+func TestTimers(t *testing.T) {
+	var h timers
+	var all []*timer
+	for i := range 1000 {
+		tm := &timer{}
+		all = append(all, tm)
+		h.set(tm, time.Duration(i*7919%1000))
+	}
+	for i := 0; i < 1000; i += 3 {
+		h.stop(all[i])
+		h.stop(all[i])
+	}
+	for i := 1; i < 1000; i += 3 {
+		h.set(all[i], time.Duration(i*31%1000))
+	}
+	var last time.Duration
+	n := 0
+	require.Nil(t, h.due(-1))
+	for tm := h.due(1000); tm != nil; tm = h.due(1000) {
+		require.GreaterOrEqual(t, tm.at, last)
+		require.Zero(t, tm.slot)
+		last = tm.at
+		n++
+	}
+	require.Equal(t, 666, n)
+	require.Empty(t, h)
+}
+
+func TestAckQueue(t *testing.T) {
+	var q ackQueue
+	ex := make([]exchange, 5)
+	for i := range ex {
+		q.remove(&ex[i]) // not in it
+		q.push(&ex[i])
+	}
+	for _, i := range []int{2, 0, 4, 4, 3, 1} {
+		q.remove(&ex[i])
+	}
+	require.Nil(t, q.head)
+	require.Nil(t, q.tail)
+	q.push(&ex[0])
+	require.Same(t, &ex[0], q.head)
+}
