@@ -37,6 +37,7 @@ var rules = []rule{
 	{"gateway/admin", []string{"gateway/admin/..."}},
 	{"gateway/config", []string{"broker", "bridge"}},
 	{"gateway", []string{"broker/...", "protocols/...", "persist/...", "bridge/...", "gateway/..."}},
+	{"cmd/gantry-lab", []string{"gateway/...", "conformance/standin"}},
 	{"cmd", []string{"gateway/...", "bridge", "bridge/queue"}},
 	{"conformance", []string{"conformance/..."}},
 }

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"gantry/conformance/standin"
 )
 
 // Who may use KafkaBroker.SecureAddr.
@@ -97,22 +99,22 @@ func (k *KafkaBroker) answers(ctx context.Context) error {
 func configureKafka(dir string, properties []string) (*KafkaBroker, error) {
 	var ports [3]int
 	for i := range ports {
-		port, err := freePort()
+		port, err := standin.FreePort()
 		if err != nil {
 			return nil, err
 		}
 		ports[i] = port
 	}
 	k := &KafkaBroker{
-		Cluster:    Cluster{Addr: loopback(ports[0])},
-		SecureAddr: loopback(ports[1]),
+		Cluster:    Cluster{Addr: standin.Loopback(ports[0])},
+		SecureAddr: standin.Loopback(ports[1]),
 		CAFile:     filepath.Join(dir, "ca.pem"),
 	}
 	keystore := filepath.Join(dir, "broker.pem")
 	if err := writeCertificate(k.CAFile, keystore); err != nil {
 		return nil, fmt.Errorf("make a certificate: %w", err)
 	}
-	lines := kafkaProperties(dir, keystore, k.Addr, k.SecureAddr, loopback(ports[2]))
+	lines := kafkaProperties(dir, keystore, k.Addr, k.SecureAddr, standin.Loopback(ports[2]))
 	lines = append(lines, properties...)
 	return k, errors.Join(
 		writeLines(filepath.Join(dir, "server.properties"), lines),

@@ -1,11 +1,11 @@
 package servers
 
 import (
-	"net"
-	"sync"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	"gantry/conformance/standin"
 )
 
 // KafkaFake is a Kafka cluster inside the test program. It speaks the real
@@ -15,24 +15,20 @@ type KafkaFake struct {
 	// Fake injects faults: Fault, ControlKey, MoveTopicPartition and the rest.
 	Fake *kfake.Cluster
 
-	mu    sync.Mutex // covers gates
-	gates []*gate    // one per broker
+	kafka *standin.Kafka
 }
 
 // Kfake starts a cluster of one broker, in memory. Opts come after that and may
-// say otherwise, except Ports and ListenFn, which stay with this package. Topics
-// exist after CreateTopic, or SeedTopics, or AllowAutoTopicCreation.
+// say otherwise, except Ports and ListenFn, which stay with package standin.
+// Topics exist after CreateTopic, or SeedTopics, or AllowAutoTopicCreation.
 func Kfake(t testing.TB, opts ...kfake.Opt) *KafkaFake {
 	t.Helper()
-	k := &KafkaFake{Cluster: Cluster{t: t}}
-	all := append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)
-	fake, err := kfake.NewCluster(append(all, kfake.ListenFn(k.listen))...)
+	k, err := standin.NewKafka(opts...)
 	if err != nil {
-		t.Fatalf("start the Kafka stand-in: %v", err)
+		t.Fatal(err)
 	}
-	t.Cleanup(fake.Close)
-	k.Fake, k.Addr = fake, fake.ListenAddrs()[0]
-	return k
+	t.Cleanup(k.Close)
+	return &KafkaFake{Cluster: Cluster{t: t, Addr: k.Addr}, Fake: k.Cluster, kafka: k}
 }
 
 // Cut takes the cluster off the network: connections are dropped and new ones
@@ -40,39 +36,16 @@ func Kfake(t testing.TB, opts ...kfake.Opt) *KafkaFake {
 // call from any goroutine.
 func (k *KafkaFake) Cut() {
 	k.t.Helper()
-	k.each((*gate).Cut)
+	if err := k.kafka.Cut(); err != nil {
+		k.t.Error(err)
+	}
 }
 
 // Restore brings the cluster back on the same ports, with the topics, records
 // and producer states it had. Safe to call from any goroutine.
 func (k *KafkaFake) Restore() {
 	k.t.Helper()
-	k.each((*gate).Restore)
-}
-
-func (k *KafkaFake) each(do func(*gate) error) {
-	k.t.Helper()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, g := range k.gates {
-		if err := do(g); err != nil {
-			k.t.Errorf("Kafka stand-in on %s: %v", g.addr, err)
-		}
+	if err := k.kafka.Restore(); err != nil {
+		k.t.Error(err)
 	}
-}
-
-// listen puts a gate before each broker, on a port that stays free in a cut.
-func (k *KafkaFake) listen(_, _ string) (net.Listener, error) {
-	port, err := freePort()
-	if err != nil {
-		return nil, err
-	}
-	g, err := newGate(loopback(port))
-	if err != nil {
-		return nil, err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.gates = append(k.gates, g)
-	return g, nil
 }

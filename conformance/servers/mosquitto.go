@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"gantry/conformance/standin"
 )
 
 // probeWithin bounds one readiness probe.
@@ -31,7 +33,7 @@ type MosquittoBroker struct {
 func Mosquitto(t testing.TB, lines ...string) *MosquittoBroker {
 	t.Helper()
 	program := Tool(t, "mosquitto")
-	port, err := freePort()
+	port, err := standin.FreePort()
 	if err != nil {
 		t.Fatalf("start mosquitto: %v", err)
 	}
@@ -40,7 +42,7 @@ func Mosquitto(t testing.TB, lines ...string) *MosquittoBroker {
 	if err != nil {
 		t.Fatalf("configure mosquitto: %v", err)
 	}
-	addr := loopback(port)
+	addr := standin.Loopback(port)
 	probe := func(ctx context.Context) error { return exchange(ctx, addr, mqttConnect, isConnack) }
 	return &MosquittoBroker{
 		Process: launch(t, "mosquitto", dir, []string{program, "-c", conf}, probe),

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"gantry/conformance/standin"
 )
 
 // RedisServer is a Redis of one test.
@@ -23,11 +25,11 @@ type RedisServer struct {
 func Redis(t testing.TB, args ...string) *RedisServer {
 	t.Helper()
 	program := Tool(t, "redis-server")
-	port, err := freePort()
+	port, err := standin.FreePort()
 	if err != nil {
 		t.Fatalf("start redis-server: %v", err)
 	}
-	dir, addr := t.TempDir(), loopback(port)
+	dir, addr := t.TempDir(), standin.Loopback(port)
 	argv := append([]string{
 		program,
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir,

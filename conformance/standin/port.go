@@ -1,4 +1,4 @@
-package servers
+package standin
 
 import (
 	"fmt"
@@ -22,9 +22,9 @@ var given = struct {
 	ports map[int]bool
 }{ports: map[int]bool{}}
 
-// freePort returns a loopback TCP port that nothing listens on and that this
+// FreePort returns a loopback TCP port that nothing listens on and that this
 // process has not been given before.
-func freePort() (int, error) {
+func FreePort() (int, error) {
 	given.Lock()
 	defer given.Unlock()
 	for range 200 {
@@ -32,7 +32,7 @@ func freePort() (int, error) {
 		if given.ports[port] {
 			continue
 		}
-		ln, err := net.Listen("tcp", loopback(port))
+		ln, err := net.Listen("tcp", Loopback(port))
 		if err != nil {
 			continue
 		}
@@ -45,4 +45,4 @@ func freePort() (int, error) {
 	return 0, fmt.Errorf("no free port between %d and %d", firstPort, lastPort)
 }
 
-func loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
+func Loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
