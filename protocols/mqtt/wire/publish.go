@@ -185,7 +185,7 @@ func (o *Outgoing) appendProps(dst []byte) []byte {
 		dst = appendMessageProps(dst, o.Message.Properties)
 	}
 	if o.Message.Expires != 0 {
-		dst = appendUint32(append(dst, propMessageExpiry), remainingSeconds(o.Message.Expires-o.Now))
+		dst = appendUint32(append(dst, propMessageExpiry), o.remainingSeconds())
 	}
 	if o.Alias != 0 {
 		dst = appendUint16(append(dst, propTopicAlias), o.Alias)
@@ -197,8 +197,9 @@ func (o *Outgoing) appendProps(dst []byte) []byte {
 }
 
 // remainingSeconds is the interval that was received minus the whole seconds
-// the message has waited [MQTT-3.3.2-6].
-func remainingSeconds(millis int64) uint32 {
-	s := (millis + 999) / 1000
-	return uint32(min(max(s, 0), math.MaxUint32))
+// the message has waited [MQTT-3.3.2-6]. Now may be a little older than a
+// message that came meanwhile.
+func (o *Outgoing) remainingSeconds() uint32 {
+	millis := o.Message.Expires - max(o.Now, o.Message.Time)
+	return uint32(min(max((millis+999)/1000, 0), math.MaxUint32))
 }

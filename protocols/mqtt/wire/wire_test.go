@@ -121,11 +121,20 @@ func TestMeasureRefusesWhatCannotBeSent(t *testing.T) {
 }
 
 func TestRemainingSecondsSubtractsWholeSecondsOnly(t *testing.T) {
-	require.Equal(t, uint32(10), remainingSeconds(10_000))
-	require.Equal(t, uint32(10), remainingSeconds(9_001))
-	require.Equal(t, uint32(9), remainingSeconds(9_000))
-	require.Equal(t, uint32(0), remainingSeconds(-5))
-	require.Equal(t, uint32(math.MaxUint32), remainingSeconds(math.MaxInt64-999))
+	for _, c := range []struct {
+		time, now, expires int64
+		want               uint32
+	}{
+		{0, 0, 10_000, 10},
+		{0, 999, 10_000, 10},
+		{0, 1000, 10_000, 9},
+		{0, 10_005, 10_000, 0},
+		{5000, 4000, 15_000, 10}, // came after Now was taken
+		{0, 0, math.MaxInt64 - 999, math.MaxUint32},
+	} {
+		out := Outgoing{Message: &broker.Message{Time: c.time, Expires: c.expires}, Now: c.now}
+		require.Equal(t, c.want, out.remainingSeconds(), "%+v", c)
+	}
 }
 
 func TestAppendServerPackets(t *testing.T) {
