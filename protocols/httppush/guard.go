@@ -53,6 +53,9 @@ func fromLoopback(r *http.Request) bool {
 }
 
 func (g *guard) ownHost(hostport string) bool {
+	if hostport == "" {
+		return true // HTTP/1.0; a browser always names a host
+	}
 	host := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
 		host = h

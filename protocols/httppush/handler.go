@@ -258,8 +258,12 @@ func (s *Server) retained(ctx context.Context, id *identity, topic string) (*bro
 		}
 		m, reason := e.session.Retained(topic)
 		s.sessions.release(e)
-		if reason != broker.Closed || attempt == sessionAttempts {
+		if reason != broker.Closed {
 			return m, reason, nil
+		}
+		s.sessions.discard(e)
+		if attempt == sessionAttempts {
+			return nil, reason, nil
 		}
 	}
 }

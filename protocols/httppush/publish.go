@@ -75,8 +75,12 @@ func (s *Server) publish(ctx context.Context, id *identity, messages []*broker.M
 			return nil, err
 		}
 		d, err := s.attempt(ctx, e, messages, sh)
-		if err != nil || !d.lost() || attempt == sessionAttempts {
+		if err != nil || !d.lost() {
 			return d, err
+		}
+		s.sessions.discard(e)
+		if attempt == sessionAttempts {
+			return d, nil
 		}
 	}
 }

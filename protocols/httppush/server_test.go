@@ -446,17 +446,26 @@ func TestSlowClients(t *testing.T) {
 	require.Empty(t, f.gate.messages())
 }
 
-// The wait for the broker is longer than the time for the body.
+// The time for the body does not count while the broker is waited for: neither
+// for its answer nor under back-pressure.
 func TestBodyTimeoutDoesNotEndTheWait(t *testing.T) {
 	f := start(t, func(c *Config, _ *broker.Config) {
-		c.BodyTimeout, c.IdleTimeout = 30*time.Millisecond, 30*time.Millisecond
+		c.BodyTimeout, c.IdleTimeout, c.AckTimeout = 20*time.Millisecond, 20*time.Millisecond, 200*time.Millisecond
+	})
+	f.gate.block = true
+	begun := time.Now()
+	require.Equal(t, 503, f.do("POST", "/v1/topics/t", "x").StatusCode)
+	require.GreaterOrEqual(t, time.Since(begun), f.server.cfg.AckTimeout)
+
+	f = start(t, func(c *Config, _ *broker.Config) {
+		c.BodyTimeout, c.IdleTimeout = 20*time.Millisecond, 20*time.Millisecond
 	})
 	f.gate.shut, f.gate.entered = true, make(chan string, 1)
 	got := make(chan *answer, 1)
-	started := time.Now()
+	begun = time.Now()
 	go func() { a, _ := f.try("POST", "/v1/topics/t", "x"); got <- a }()
 	<-f.gate.entered
-	eventually(t, "the body timeout passes", func() bool { return time.Since(started) > 120*time.Millisecond })
+	eventually(t, "the body timeout passes", func() bool { return time.Since(begun) > 100*time.Millisecond })
 	f.gate.open(broker.Success)
 	a := <-got
 	require.NotNil(t, a)
@@ -524,6 +533,8 @@ func TestHostsThatAreOurs(t *testing.T) {
 		require.Equal(t, 200, f.do("POST", "/v1/topics/t", "x", "Host: "+host).StatusCode, host)
 	}
 	require.Equal(t, 421, f.do("POST", "/v1/topics/t", "x", "Host: example").StatusCode)
+	_, r := f.raw("POST /v1/topics/t HTTP/1.0\r\nContent-Length: 1\r\n\r\nx")
+	require.Equal(t, 200, f.readAnswer(r, "POST").StatusCode, "an old client names no host")
 }
 
 func TestShutdownAnswersWhatWaits(t *testing.T) {

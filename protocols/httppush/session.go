@@ -197,6 +197,13 @@ func (s *sessions) kicked(e *entry, r broker.Reason) {
 	s.log.Debug("session ended by the broker", "client", e.key.clientID, "reason", r)
 }
 
+// discard takes a session out of use that has answered Closed.
+func (s *sessions) discard(e *entry) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lose(e)
+}
+
 // lose takes an entry out of use. Requests that have it finish with it. Caller
 // holds mu.
 func (s *sessions) lose(e *entry) {

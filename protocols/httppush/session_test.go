@@ -138,32 +138,40 @@ func TestKickedSessionIsOpenedAgain(t *testing.T) {
 	require.True(t, ok)
 }
 
-// A session that the broker has taken away behind our back is replaced.
+// A session that the broker has taken away, and that the pool still holds for
+// good, is replaced within the request.
 func TestLostSessionIsReplaced(t *testing.T) {
 	f := start(t)
-	require.Equal(t, 200, f.do("POST", "/v1/topics/t?retain=1", "x", "X-Client-Id: dev").StatusCode)
 	lose := func() {
 		f.server.sessions.mu.Lock()
 		e := f.server.sessions.byID["dev"]
 		f.server.sessions.mu.Unlock()
 		e.session.Close(broker.Closing{})
-		f.server.sessions.kicked(e, broker.TakenOver)
 	}
-	lose()
-	require.Equal(t, 200, f.do("POST", "/v1/topics/t", "x", "X-Client-Id: dev").StatusCode)
-	lose()
-	require.Equal(t, 200, f.do("GET", "/v1/topics/t", "", "X-Client-Id: dev").StatusCode)
+	for _, send := range []func() *answer{
+		func() *answer { return f.do("POST", "/v1/topics/t?retain=1", "x", "X-Client-Id: dev") },
+		func() *answer { return f.do("GET", "/v1/topics/t", "", "X-Client-Id: dev") },
+		func() *answer {
+			return f.do("POST", "/api/v5/publish/bulk", `[{"topic":"t","payload":"x","retain":true}]`, jsonType, "X-Client-Id: dev")
+		},
+	} {
+		require.Equal(t, 200, send().StatusCode)
+		lose()
+		require.Equal(t, 200, send().StatusCode)
+		lose()
+	}
 }
 
-func TestClosedIsTriedAgainAndThenTold(t *testing.T) {
-	f := start(t)
-	require.Equal(t, 200, f.do("POST", "/v1/topics/t", "x", "X-Client-Id: dev").StatusCode)
-	f.server.sessions.mu.Lock()
-	e := f.server.sessions.byID["dev"]
-	f.server.sessions.mu.Unlock()
-	e.session.Close(broker.Closing{}) // and nobody tells the pool
+// closer answers as if every session were taken over before it can publish.
+type closer struct{}
+
+func (closer) Name() string                              { return "closer" }
+func (closer) Rewrite(*broker.Publication) broker.Reason { return broker.Closed }
+
+func TestClosedForGoodIsNoSuccess(t *testing.T) {
+	f := start(t, func(_ *Config, b *broker.Config) { b.Hooks = append([]broker.Hook{closer{}}, b.Hooks...) })
 	a := f.do("POST", "/v1/topics/t", "x", "X-Client-Id: dev")
-	require.Equal(t, 503, a.StatusCode, "never a success")
+	require.Equal(t, 503, a.StatusCode)
 	require.Equal(t, "1", a.Header.Get("Retry-After"))
 }
 
