@@ -73,8 +73,9 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *shar
 	if err != nil {
 		return nil, sh, s.bodyFailure(err)
 	}
-	// The wait for the broker must not count as time to send the body: a read
-	// that runs into the deadline now would be taken for a client that left.
+	// The wait for the broker must not count as time to send the body. net/http
+	// watches for a client that leaves, and takes a read that runs into the
+	// deadline for one; when there is no body it has done so from the start.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
 	return buf.Bytes(), sh, nil
 }
