@@ -11,6 +11,7 @@ import (
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 	"github.com/plgd-dev/go-coap/v3/udp/coder"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/ipv4"
 
@@ -94,10 +95,63 @@ func checkReplies(t *testing.T, data []byte, sent [][]byte) {
 	_, err := coder.DefaultCoder.Decode(sent[0], &m)
 	require.NoError(t, err)
 	con := data[0]>>4&3 == byte(message.Confirmable)
-	require.Equal(t, con, m.Type != message.NonConfirmable, "the reply to a %s is %v", "request", m.Type)
+	require.Equal(t, con, m.Type != message.NonConfirmable, "the reply is %v", m.Type)
 	if con {
 		require.Equal(t, int32(binary.BigEndian.Uint16(data[2:])), m.MessageID)
 	}
+}
+
+// FuzzSequence feeds several datagrams, each behind its length, to one loop
+// whose session always has something to deliver, and lets time pass between
+// them: uploads, observations and transfers in every order.
+func FuzzSequence(f *testing.F) {
+	seed := func(rs ...req) {
+		var all []byte
+		for i, r := range rs {
+			r.mid = uint16(i + 1)
+			b := r.bytes(f)
+			all = append(append(all, byte(len(b))), b...)
+		}
+		f.Add(all)
+	}
+	ack := func(token string) req { return req{typ: message.Acknowledgement, token: token} }
+	seed(register("t", "a"), ack(""), register("u", "+"), register("t", "b"), get("a", block2(1, 2)))
+	seed(part("a", testBody(40), 0, 0), part("a", testBody(40), 1, 0), part("a", testBody(40), 2, 0))
+	seed(put("a", "x"), put("a", "x"), register("t", "#", "qos=2"), get("#", observeOpt(1)))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		l, rec, d := bareLoop(t)
+		l.echo.policy = EchoOff
+		l.core.(*fakeCore).backlog = []*broker.Message{{Topic: "a", Payload: []byte("small")}, {Topic: "a", Payload: testBody(1500)}}
+		for len(data) > 0 {
+			n := min(int(data[0]), len(data)-1)
+			d.data, data = data[1:1+n], data[1+n:]
+			l.turn(false, func() { l.handleGuarded(d) })
+			l.base = l.base.Add(-time.Duration(n) * 100 * time.Millisecond)
+			l.turn(true, l.runTimers)
+			for _, b := range rec.sent { // acknowledge whatever is confirmable
+				if m := emptyMessage(message.Acknowledgement, binary.BigEndian.Uint16(b[2:])); b[0]>>4&3 == 0 && n%2 == 0 {
+					d.data = m[:]
+					l.turn(false, func() { l.handleGuarded(d) })
+				}
+			}
+			rec.sent = nil
+		}
+		require.Zero(t, metricValue(t, l.metrics.dropped[dropPanic]))
+		l.turn(true, func() {
+			for _, p := range l.peers {
+				l.forgetPeer(p)
+			}
+		})
+		require.Zero(t, l.uploaded)
+		require.Zero(t, l.pending)
+		require.Equal(t, 0, l.lru.Len())
+		for _, g := range []interface{ Write(*dto.Metric) error }{l.metrics.observers, l.metrics.sessions, l.metrics.peers, l.metrics.uploads} {
+			var m dto.Metric
+			require.NoError(t, g.Write(&m))
+			require.Zero(t, m.Gauge.GetValue())
+		}
+		require.Subset(t, []*timer{&l.sweep}, []*timer(l.timers))
+	})
 }
 
 // go-coap's decoder must read every message that ours accepts, and in the same

@@ -253,6 +253,7 @@ type fakeCore struct {
 	mu       sync.Mutex
 	requests []*broker.ConnectRequest
 	publish  func(m *broker.Message, done func(broker.Reason))
+	backlog  []*broker.Message // delivered over and over, QoS 0, 1, 2, 0 …
 }
 
 func (f *fakeCore) connect(_ context.Context, r *broker.ConnectRequest) (handle, error) {
@@ -262,7 +263,12 @@ func (f *fakeCore) connect(_ context.Context, r *broker.ConnectRequest) (handle,
 	return &fakeSession{core: f}, nil
 }
 
-type fakeSession struct{ core *fakeCore }
+type fakeSession struct {
+	core   *fakeCore
+	subs   map[string]uint32
+	window uint16
+	sent   int
+}
 
 func (s *fakeSession) Start() {}
 func (s *fakeSession) Publish(_ context.Context, m *broker.Message, _ uint16, done func(broker.Reason)) {
@@ -270,16 +276,58 @@ func (s *fakeSession) Publish(_ context.Context, m *broker.Message, _ uint16, do
 }
 func (s *fakeSession) Release(uint16, func(broker.Reason)) {}
 func (s *fakeSession) Subscribe(subs []broker.Subscription, done func([]broker.Reason, []broker.QoS)) {
+	if s.subs == nil {
+		s.subs = make(map[string]uint32)
+	}
+	for _, sub := range subs {
+		s.subs[sub.Filter] = sub.ID
+	}
 	done(make([]broker.Reason, len(subs)), make([]broker.QoS, len(subs)))
 }
-func (s *fakeSession) Unsubscribe([]string, func([]broker.Reason))  {}
-func (s *fakeSession) Next(dst []broker.Delivery) []broker.Delivery { return dst }
-func (s *fakeSession) Acked(uint16) broker.Reason                   { return broker.Success }
+
+func (s *fakeSession) Unsubscribe(filters []string, done func([]broker.Reason)) {
+	for _, f := range filters {
+		delete(s.subs, f)
+	}
+	done(make([]broker.Reason, len(filters)))
+}
+
+// Next delivers the core's backlog to all subscriptions, a few at a time.
+func (s *fakeSession) Next(dst []broker.Delivery) []broker.Delivery {
+	const most = 40
+	if len(s.core.backlog) == 0 || len(s.subs) == 0 || s.window != 0 || s.sent >= most {
+		return dst
+	}
+	d := broker.Delivery{Message: s.core.backlog[s.sent%len(s.core.backlog)], QoS: broker.QoS(s.sent % 3)}
+	for _, id := range s.subs {
+		d.SubscriptionIDs = append(d.SubscriptionIDs, id)
+	}
+	s.sent++
+	if d.QoS > 0 {
+		s.window = uint16(s.sent)
+		d.PacketID = s.window
+	}
+	return append(dst, d)
+}
+
+func (s *fakeSession) Acked(id uint16) broker.Reason {
+	if id != s.window {
+		panic("acknowledged what was not delivered")
+	}
+	s.window = 0
+	return broker.Success
+}
 
 func (s *fakeSession) Received(_ uint16, _ bool, done func(broker.Reason)) { done(broker.Success) }
-
-func (s *fakeSession) Retained(string) (*broker.Message, broker.Reason) { return nil, broker.Success }
-func (s *fakeSession) Close(broker.Closing)                             {}
+func (s *fakeSession) Retained(topic string) (*broker.Message, broker.Reason) {
+	for _, m := range s.core.backlog {
+		if m.Topic == topic {
+			return m, broker.Success
+		}
+	}
+	return nil, broker.Success
+}
+func (s *fakeSession) Close(broker.Closing) {}
 
 // observer collects what the broker delivers to a session for a filter.
 type observer struct {

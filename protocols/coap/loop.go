@@ -44,8 +44,9 @@ type loop struct {
 	enc      encoder
 	pkt      packet
 	req      request
-	pending  int // exchanges that wait for the broker
-	uploaded int // bytes of memory that uploads hold
+	current  *exchange // the request that is being handled
+	pending  int       // exchanges that wait for the broker
+	uploaded int       // bytes of memory that uploads hold
 	draining bool
 	drained  chan struct{} // closed when draining and nothing is pending
 }
@@ -178,8 +179,15 @@ func (l *loop) recovered(what string) {
 }
 
 func (l *loop) handleGuarded(d *datagram) {
+	defer func() {
+		if ex := l.current; ex != nil && !ex.done { // the client need not wait for a request that met a bug
+			l.respond(ex, refusal(codes.InternalServerError, ""))
+		}
+	}()
 	defer l.recovered("datagram")
+	l.current = nil
 	l.handle(d)
+	l.current = nil
 }
 
 func (l *loop) dispatchGuarded(e *event) {

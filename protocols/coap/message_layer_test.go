@@ -420,8 +420,10 @@ func TestPanicIsContained(t *testing.T) {
 	require.NoError(t, err)
 	run(t, s, "the panic of this test")
 	c := dial(t, s)
-	c.send(put("a", "x"))
-	require.Equal(t, codes.Empty, c.read().Code) // the empty ACK: the exchange was begun
+	require.Equal(t, codes.InternalServerError, c.do(put("a", "x")).Code)
 	c.silence()
+	s.loops[0].mu.Lock()
+	defer s.loops[0].mu.Unlock()
+	require.Zero(t, s.loops[0].pending)
 	require.Equal(t, 1.0, metricValue(t, s.loops[0].metrics.dropped[dropPanic]))
 }

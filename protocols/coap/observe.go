@@ -205,6 +205,9 @@ func (l *loop) dropObservation(o *observation) {
 // checkObserver asks an observer that was silent for long for a sign of life,
 // with the empty confirmable message that every endpoint answers with RST.
 func (l *loop) checkObserver(p *peer) {
+	if p.observations == 0 {
+		return
+	}
 	if due := p.heard + l.cfg.ObserverCheck; due > l.now {
 		l.timers.set(&p.check, due)
 		return
@@ -213,7 +216,7 @@ func (l *loop) checkObserver(p *peer) {
 	ping := emptyMessage(message.Confirmable, mid)
 	l.transmit(p, mid, ping[:], func(o outcome) {
 		if o != outcomeTimeout {
-			l.timers.set(&p.check, l.now+l.cfg.ObserverCheck)
+			l.timers.set(&p.check, l.now+l.cfg.ObserverCheck) // stops there if it observes nothing any more
 			return
 		}
 		for _, s := range slices.Clone(p.sessions) {

@@ -35,6 +35,7 @@ func (l *loop) request(d *datagram, pkt *packet) {
 		return
 	}
 	p.dedup.add(ex, max(dedupEntries, 2*l.cfg.MaxPendingPerPeer))
+	l.current = ex
 	l.route(ex, req)
 }
 
