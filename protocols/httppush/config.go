@@ -38,7 +38,7 @@ type Config struct {
 	MaxConnections int
 	// MaxPending caps the requests that wait for the broker, MaxPendingBytes
 	// the bodies that are held for them or being read; more get 503. Defaults
-	// 1024 and 64 MiB.
+	// 1024 and 64 MiB, or one body where that is more.
 	MaxPending      int
 	MaxPendingBytes int
 	// MaxSessions caps the sessions that are kept; more get 503 while none of
@@ -72,7 +72,7 @@ func (c *Config) setDefaults() {
 	orInt(&c.MaxBody, 1<<20)
 	orInt(&c.MaxConnections, 1000)
 	orInt(&c.MaxPending, 1024)
-	orInt(&c.MaxPendingBytes, 64<<20)
+	orInt(&c.MaxPendingBytes, max(64<<20, c.MaxBody))
 	orInt(&c.MaxSessions, 10_000)
 	orDuration(&c.HeaderTimeout, 5*time.Second)
 	orDuration(&c.BodyTimeout, 30*time.Second)

@@ -60,7 +60,7 @@ func New(cfg Config, b *broker.Broker, log *slog.Logger, reg prometheus.Register
 		return nil, fmt.Errorf("listen for http %s: %w", cfg.Name, err)
 	}
 	s := &Server{
-		cfg: cfg, log: log.With("listener", cfg.Name), metrics: m, guard: newGuard(&cfg),
+		cfg: cfg, log: log, metrics: m, guard: newGuard(&cfg),
 		slots: make(chan struct{}, cfg.MaxPending), ln: ln, closing: make(chan struct{}),
 	}
 	s.bytes.max = int64(cfg.MaxPendingBytes)

@@ -606,6 +606,7 @@ func TestNewRefuses(t *testing.T) {
 	}
 	require.ErrorContains(t, Config{MaxBody: 10, MaxPendingBytes: 9}.Validate(), "max_pending_bytes")
 	require.NoError(t, Config{}.Validate())
+	require.NoError(t, Config{MaxBody: 100 << 20}.Validate())
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
