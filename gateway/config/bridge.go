@@ -18,7 +18,7 @@ type Bridge struct {
 type Queue struct {
 	MaxBytes     Bytes         `yaml:"max_bytes"`
 	WhenFull     QueueWhenFull `yaml:"when_full"`
-	SegmentBytes Bytes         `yaml:"segment_bytes"` // size of one file: the unit in which disk is freed
+	SegmentBytes Bytes         `yaml:"segment_bytes"` // size of one file: the unit in which disk is freed; 0 = a sixteenth of MaxBytes, 64 KiB to 16 MiB
 }
 
 // DeadLetter bounds the file of messages that the receiver refused for good.
@@ -45,7 +45,7 @@ type SASL struct {
 func (b *Bridge) setDefaults() {
 	*b = Bridge{
 		Compression: CompressionNone,
-		Queue:       Queue{MaxBytes: GiB, WhenFull: QueueRefuse, SegmentBytes: 16 * MiB},
+		Queue:       Queue{MaxBytes: GiB, WhenFull: QueueRefuse},
 		DeadLetter:  DeadLetter{MaxBytes: 64 * MiB},
 	}
 }

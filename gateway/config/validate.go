@@ -25,7 +25,9 @@ const (
 
 	maxHeaders = 127 // of a record of a bridge
 
-	minSegmentBytes, maxSegmentBytes = 64 * KiB, GiB // the range of the log below the queues
+	// what a queue of a bridge can work with
+	minSegmentBytes, maxSegmentBytes = 64 * KiB, GiB
+	minQueueBytes                    = 2 * minSegmentBytes
 )
 
 // check adds a problem of the value at a key path.
@@ -120,12 +122,18 @@ func (b *Bridge) validate(add check, path string) {
 	if b.Type == BridgeKafka {
 		b.validateKafka(add, path)
 	}
-	inRange(add, path+".queue.segment_bytes", b.Queue.SegmentBytes, minSegmentBytes, maxSegmentBytes)
-	if b.Queue.MaxBytes < 2*b.Queue.SegmentBytes {
-		add(path+".queue.max_bytes", "%s is less than two segments of queue.segment_bytes (%s)", b.Queue.MaxBytes, b.Queue.SegmentBytes)
+	q := b.Queue
+	if q.SegmentBytes != 0 {
+		inRange(add, path+".queue.segment_bytes", q.SegmentBytes, minSegmentBytes, maxSegmentBytes)
 	}
-	if b.DeadLetter.MaxBytes < minSegmentBytes {
-		add(path+".dead_letter.max_bytes", "%s is less than %s", b.DeadLetter.MaxBytes, minSegmentBytes)
+	switch {
+	case q.MaxBytes < minQueueBytes:
+		add(path+".queue.max_bytes", "%s is less than %s", q.MaxBytes, minQueueBytes)
+	case q.MaxBytes < 2*q.SegmentBytes:
+		add(path+".queue.max_bytes", "%s is less than two segments of queue.segment_bytes (%s)", q.MaxBytes, q.SegmentBytes)
+	}
+	if b.DeadLetter.MaxBytes < minQueueBytes {
+		add(path+".dead_letter.max_bytes", "%s is less than %s", b.DeadLetter.MaxBytes, minQueueBytes)
 	}
 }
 
