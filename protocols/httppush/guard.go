@@ -74,8 +74,8 @@ func allowOrigin(h http.Header, origin string) {
 	h.Add("Vary", "Origin")
 }
 
-// options answers what a path allows, for a browser that asks before it sends.
-func options204(w http.ResponseWriter, allow, origin string) {
+// answerOptions tells what a path allows, for a browser that asks before it sends.
+func answerOptions(w http.ResponseWriter, allow, origin string) {
 	h := w.Header()
 	h.Set("Allow", allow)
 	if origin != "" {

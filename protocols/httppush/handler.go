@@ -89,7 +89,7 @@ func (s *Server) serveRequest(w http.ResponseWriter, r *http.Request) error {
 		return h(w, r)
 	}
 	if r.Method == http.MethodOptions {
-		options204(w, e.allow, origin)
+		answerOptions(w, e.allow, origin)
 		return nil
 	}
 	f := fail(http.StatusMethodNotAllowed, "this path allows %s", e.allow)
