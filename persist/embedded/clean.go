@@ -12,7 +12,7 @@ import (
 )
 
 // cleanRetry is how long the cleaner rests after a failure, for example on a full disk.
-const cleanRetry = time.Second
+const cleanRetry = 250 * time.Millisecond
 
 // pass is the cleaning of one segment. It is guarded by Store.mu.
 type pass struct {
@@ -34,14 +34,15 @@ func (s *Store) cleanLoop() {
 	defer close(s.cleaned)
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
+	kick := s.cleanKick
 	for {
 		select {
 		case <-s.closing:
 			return
-		case <-s.cleanKick:
+		case <-kick:
 		case <-retry.C:
+			kick = s.cleanKick
 		}
-		retry.Stop()
 		for s.mustClean() {
 			if err := s.cleanOldest(); err != nil {
 				if !errors.Is(err, ErrClosed) {
@@ -49,6 +50,7 @@ func (s *Store) cleanLoop() {
 					s.log.Error("clean oldest segment, trying again", "dir", s.cfg.Dir, "err", err, "in", cleanRetry)
 				}
 				retry.Reset(cleanRetry)
+				kick = nil // every commit would start it again
 				break
 			}
 		}

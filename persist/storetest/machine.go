@@ -33,7 +33,7 @@ type machine struct {
 	dir   string
 	store broker.Store
 	model *Model
-	step  uint64
+	gen   Generator
 }
 
 func (m *machine) restart(t *testing.T, rt *rapid.T, open Open) {
@@ -43,11 +43,7 @@ func (m *machine) restart(t *testing.T, rt *rapid.T, open Open) {
 }
 
 func (m *machine) commit(rt *rapid.T) {
-	n := rapid.IntRange(1, 8).Draw(rt, "ops")
-	ops := make([]broker.Op, 0, n)
-	for range n {
-		ops = append(ops, m.op(rt))
-	}
+	ops := m.gen.Batch(rt)
 	require.NoError(rt, commit(m.store, ops...))
 	m.model.Apply(ops...)
 }
@@ -73,12 +69,24 @@ func topic(rt *rapid.T) string {
 	return rapid.SampledFrom([]string{"t", "u/v", "w/#"}).Draw(rt, "topic")
 }
 
-func (m *machine) message(rt *rapid.T) *broker.Message {
-	m.step++
-	return message(topic(rt), fmt.Sprintf("%d %s", m.step, rapid.StringN(0, 40, 200).Draw(rt, "payload")))
+// Generator draws random batches about a few clients, topics and numbers, so that they meet. No two messages are equal.
+type Generator struct{ step uint64 }
+
+// Batch draws the ops of one batch.
+func (g *Generator) Batch(rt *rapid.T) []broker.Op {
+	ops := make([]broker.Op, rapid.IntRange(1, 8).Draw(rt, "ops"))
+	for i := range ops {
+		ops[i] = g.op(rt)
+	}
+	return ops
 }
 
-func (m *machine) op(rt *rapid.T) broker.Op {
+func (g *Generator) message(rt *rapid.T) *broker.Message {
+	g.step++
+	return message(topic(rt), fmt.Sprintf("%d %s", g.step, rapid.StringN(0, 40, 200).Draw(rt, "payload")))
+}
+
+func (g *Generator) op(rt *rapid.T) broker.Op {
 	id := client(rt)
 	kind := rapid.SampledFrom([]broker.OpKind{
 		broker.OpPutSession, broker.OpPutSession, broker.OpDeleteSession, broker.OpSubscribe, broker.OpUnsubscribe, broker.OpRetain,
@@ -90,7 +98,7 @@ func (m *machine) op(rt *rapid.T) broker.Op {
 		op := put(id)
 		op.Session.Expiry = time.Duration(rapid.IntRange(0, 3).Draw(rt, "expiry")) * time.Hour
 		if rapid.Bool().Draw(rt, "will") {
-			op.Session.Will = &broker.Will{Message: m.message(rt), Delay: time.Second}
+			op.Session.Will = &broker.Will{Message: g.message(rt), Delay: time.Second}
 		}
 		return op
 	case broker.OpSubscribe:
@@ -99,9 +107,9 @@ func (m *machine) op(rt *rapid.T) broker.Op {
 			ID: rapid.Uint32Range(0, 300).Draw(rt, "id"),
 		})
 	case broker.OpEnqueue:
-		return enqueue(m.message(rt), m.targets(rt)...)
+		return enqueue(g.message(rt), g.targets(rt)...)
 	case broker.OpRetain:
-		return broker.Op{Kind: kind, Message: m.message(rt)}
+		return broker.Op{Kind: kind, Message: g.message(rt)}
 	case broker.OpUnsubscribe, broker.OpUnretain:
 		return broker.Op{Kind: kind, ClientID: id, Topic: topic(rt)}
 	case broker.OpInbound, broker.OpInboundDone:
@@ -110,7 +118,7 @@ func (m *machine) op(rt *rapid.T) broker.Op {
 	return seqOp(kind, id, seq(rt))
 }
 
-func (m *machine) targets(rt *rapid.T) []broker.Target {
+func (g *Generator) targets(rt *rapid.T) []broker.Target {
 	var targets []broker.Target
 	for range rapid.IntRange(1, 4).Draw(rt, "targets") {
 		t := broker.Target{ClientID: client(rt), Seq: seq(rt), QoS: broker.QoS(rapid.IntRange(1, 2).Draw(rt, "qos"))}
