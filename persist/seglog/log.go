@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"path/filepath"
+	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -206,6 +207,16 @@ func (l *Log) Next() uint64 {
 // Durable returns the number below which every record was either committed as the sync policy says or reported as failed.
 func (l *Log) Durable() uint64 { return l.durable.Load() }
 
+// End returns one past the newest record on disk, or 0 when there is none. Numbers from here to Durable belong to failed records.
+func (l *Log) End() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.segs) == 0 {
+		return 0
+	}
+	return l.segs[len(l.segs)-1].end.Load()
+}
+
 // First returns the oldest sequence number on disk, or Next when there is none.
 func (l *Log) First() uint64 {
 	l.mu.Lock()
@@ -237,14 +248,24 @@ func (l *Log) Records(from, to uint64) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var n uint64
-	for _, s := range l.segs {
-		lo, hi := max(from, s.base), min(to, s.end.Load())
-		if hi > lo {
+	for _, s := range l.segs[l.search(from):] {
+		if s.base >= to {
+			break
+		}
+		if lo, hi := max(from, s.base), min(to, s.end.Load()); hi > lo {
 			n += hi - lo
 		}
 	}
 	return n
 }
+
+// search returns the index of the first segment that ends behind seq. It needs mu.
+func (l *Log) search(seq uint64) int {
+	return sort.Search(len(l.segs), func(i int) bool { return l.segs[i].end.Load() > seq })
+}
+
+// DiskBytes returns what the folder takes: segments, cursor file and quarantine.
+func (l *Log) DiskBytes() int64 { return l.bytes.Load() + CursorBytes + l.stats.quarantineBytes.Load() }
 
 // Ready returns a channel that is closed at the next commit and at Close. To wait without missing one: take the channel, find Next at
 // io.EOF, then wait.

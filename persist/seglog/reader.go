@@ -3,7 +3,6 @@ package seglog
 import (
 	"errors"
 	"io"
-	"slices"
 )
 
 // Reader reads durable records in order. It belongs to one goroutine; any number of Readers may be open.
@@ -58,10 +57,11 @@ func (r *Reader) advance() error {
 	l := r.l
 	for {
 		l.mu.Lock()
-		i := slices.IndexFunc(l.segs, func(s *segment) bool {
-			return s.end.Load() > r.want && (r.seg == nil || s.base > r.seg.base)
-		})
-		if i < 0 {
+		i := l.search(r.want)
+		for r.seg != nil && i < len(l.segs) && l.segs[i].base <= r.seg.base {
+			i++
+		}
+		if i == len(l.segs) {
 			l.mu.Unlock()
 			return io.EOF
 		}
