@@ -194,7 +194,6 @@ func TestUploadModel(t *testing.T) {
 			}
 			require.Nil(t, o.poll())
 		}
-		_ = c.conn.Close()
 	})
 }
 

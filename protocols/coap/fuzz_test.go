@@ -2,9 +2,6 @@ package coap
 
 import (
 	"encoding/binary"
-	"log/slog"
-	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -13,36 +10,9 @@ import (
 	"github.com/plgd-dev/go-coap/v3/udp/coder"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/net/ipv4"
 
 	"gantry/broker"
 )
-
-// recorder keeps what a loop sends.
-type recorder struct{ sent [][]byte }
-
-func (r *recorder) ReadBatch([]ipv4.Message, int) (int, error) { return 0, net.ErrClosed }
-
-func (r *recorder) WriteBatch(ms []ipv4.Message, _ int) (int, error) {
-	for _, m := range ms {
-		r.sent = append(r.sent, append([]byte(nil), m.Buffers[0]...))
-	}
-	return len(ms), nil
-}
-
-// bareLoop is a loop without socket and goroutines, for one unproven peer.
-func bareLoop(t testing.TB) (*loop, *recorder, *datagram) {
-	t.Helper()
-	cfg := Config{Rate: -1}
-	cfg.setDefaults()
-	m, err := newMetrics("test", nil)
-	require.NoError(t, err)
-	rec := &recorder{}
-	core := &fakeCore{publish: func(_ *broker.Message, done func(broker.Reason)) { done(broker.Success) }}
-	l := newLoop(&cfg, core, &socket{batch: rec}, newEchoGate(EchoRequired, nil), m, slog.New(slog.DiscardHandler))
-	from := netip.MustParseAddrPort("192.0.2.7:5683")
-	return l, rec, &datagram{from: from, addr: net.UDPAddrFromAddrPort(from), to: &local{}}
-}
 
 func FuzzDatagram(f *testing.F) {
 	for _, r := range []req{
@@ -177,48 +147,4 @@ func FuzzDecode(f *testing.F) {
 			require.Contains(t, p.options, o)
 		}
 	})
-}
-
-func TestTimers(t *testing.T) {
-	var h timers
-	var all []*timer
-	for i := range 1000 {
-		tm := &timer{}
-		all = append(all, tm)
-		h.set(tm, time.Duration(i*7919%1000))
-	}
-	for i := 0; i < 1000; i += 3 {
-		h.stop(all[i])
-		h.stop(all[i])
-	}
-	for i := 1; i < 1000; i += 3 {
-		h.set(all[i], time.Duration(i*31%1000))
-	}
-	var last time.Duration
-	n := 0
-	require.Nil(t, h.due(-1))
-	for tm := h.due(1000); tm != nil; tm = h.due(1000) {
-		require.GreaterOrEqual(t, tm.at, last)
-		require.Zero(t, tm.slot)
-		last = tm.at
-		n++
-	}
-	require.Equal(t, 666, n)
-	require.Empty(t, h)
-}
-
-func TestAckQueue(t *testing.T) {
-	var q ackQueue
-	ex := make([]exchange, 5)
-	for i := range ex {
-		q.remove(&ex[i]) // not in it
-		q.push(&ex[i])
-	}
-	for _, i := range []int{2, 0, 4, 4, 3, 1} {
-		q.remove(&ex[i])
-	}
-	require.Nil(t, q.head)
-	require.Nil(t, q.tail)
-	q.push(&ex[0])
-	require.Same(t, &ex[0], q.head)
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/plgd-dev/go-coap/v3/message"
 	"github.com/plgd-dev/go-coap/v3/message/codes"
 	"github.com/plgd-dev/go-coap/v3/message/pool"
+	"github.com/plgd-dev/go-coap/v3/options"
+	"github.com/plgd-dev/go-coap/v3/pkg/runner/periodic"
 	"github.com/plgd-dev/go-coap/v3/udp"
 	udpclient "github.com/plgd-dev/go-coap/v3/udp/client"
 	"github.com/stretchr/testify/require"
@@ -19,9 +21,12 @@ import (
 
 func dialGoCoAP(t *testing.T, s *Server) *udpclient.Conn {
 	t.Helper()
-	conn, err := udp.Dial(s.Addr().String())
+	// Its own runner outlives the connection by seconds.
+	stop := make(chan struct{})
+	conn, err := udp.Dial(s.Addr().String(), options.WithPeriodicRunner(periodic.New(stop, 50*time.Millisecond)))
 	require.NoError(t, err)
 	t.Cleanup(func() {
+		close(stop)
 		require.NoError(t, conn.Close())
 		<-conn.Done()
 	})

@@ -226,31 +226,6 @@ func (l *loop) outstanding() (n int) {
 	return n
 }
 
-func TestRetransmissionDoublesAndGivesUp(t *testing.T) {
-	core, release, published := slowCore()
-	cfg := testConfig()
-	cfg.AckTimeout, cfg.RandomFactor, cfg.MaxRetransmit, cfg.EmptyAckAfter = 40*time.Millisecond, 1, 3, 5*time.Millisecond
-	s := startWith(t, cfg, core)
-	c := dial(t, s)
-	published.Add(1)
-	c.send(put("a", "1"))
-	require.Equal(t, codes.Empty, c.read().Code)
-	published.Wait()
-	release(broker.Success)
-	c.read()
-	at := time.Now()
-	for _, want := range []time.Duration{40, 80, 160} {
-		c.read()
-		gap := time.Since(at)
-		at = at.Add(gap)
-		require.InDelta(t, float64(want*time.Millisecond), float64(gap), float64(30*time.Millisecond))
-	}
-	require.Eventually(t, func() bool { return s.loops[0].outstanding() == 0 }, patience, time.Millisecond)
-	require.Equal(t, 1.0, metricValue(t, s.loops[0].metrics.timeouts))
-	require.Equal(t, 3.0, metricValue(t, s.loops[0].metrics.retransmits))
-	c.silence()
-}
-
 func TestResetStopsSeparateResponse(t *testing.T) {
 	core, release, published := slowCore()
 	cfg := testConfig()

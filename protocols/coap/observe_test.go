@@ -196,6 +196,35 @@ func TestOverlappingObservationsEachGetTheirNotification(t *testing.T) {
 	c.silence()
 }
 
+func TestRefusedRegistrations(t *testing.T) {
+	s, b := start(t, testConfig())
+	publish(t, b, &broker.Message{Topic: "a", Payload: []byte("x"), Retain: true, Properties: &broker.Properties{ContentType: "application/json"}})
+	c := dial(t, s)
+	require.Equal(t, codes.NotImplemented, c.do(register("t", "$share/g/a")).Code)
+	require.Equal(t, codes.BadRequest, c.do(register("t", "a/#/b")).Code)
+	r := register("t", "a")
+	r.options = append(r.options, opt(message.Accept, 60))
+	m := c.do(r)
+	require.Equal(t, codes.NotAcceptable, m.Code)
+	require.False(t, m.Options.HasOption(message.Observe))
+	require.Zero(t, s.observers(t))
+	publish(t, b, &broker.Message{Topic: "a", Payload: []byte("y")})
+	c.silence()
+}
+
+func TestReregistrationWithETag(t *testing.T) {
+	s, b := start(t, testConfig())
+	publish(t, b, &broker.Message{Topic: "a", Payload: []byte("x"), Retain: true})
+	c := dial(t, s)
+	m := c.do(register("t", "a"))
+	r := register("t", "a")
+	r.options = append(r.options, message.Option{ID: message.ETag, Value: mustBytes(t, m, message.ETag)})
+	m = c.do(r)
+	require.Equal(t, codes.Valid, m.Code)
+	require.True(t, m.Options.HasOption(message.Observe))
+	require.Equal(t, 1, s.observers(t))
+}
+
 func TestObservationCap(t *testing.T) {
 	cfg := testConfig()
 	cfg.MaxObservationsPerPeer = 3

@@ -162,22 +162,6 @@ func TestClientIDsOfOnePeer(t *testing.T) {
 	require.Equal(t, 2.0, metricValue(t, s.loops[0].metrics.sessions))
 }
 
-func TestSessionEndsWhenIdle(t *testing.T) {
-	cfg := testConfig()
-	cfg.SessionIdle = 30 * time.Millisecond
-	s, _ := start(t, cfg)
-	sessions := s.loops[0].metrics.sessions
-	busy, idle := dial(t, s), dial(t, s)
-	require.Equal(t, codes.Content, busy.do(register("t", "a")).Code)
-	require.Equal(t, codes.Changed, idle.do(put("a", "x")).Code)
-	busy.read()
-	require.Eventually(t, func() bool { return metricValue(t, sessions) == 1 }, patience, time.Millisecond)
-	time.Sleep(2 * cfg.SessionIdle) // the observer's must outlive its idle time
-	require.Equal(t, 1.0, metricValue(t, sessions))
-	busy.do(req{code: codes.GET, token: "t", path: []string{"ps", "a"}, options: []message.Option{observeOpt(1)}})
-	require.Eventually(t, func() bool { return metricValue(t, sessions) == 0 }, patience, time.Millisecond)
-}
-
 func TestFormatTable(t *testing.T) {
 	for n := range 1 << 16 {
 		require.Equal(t, n, contentFormat(contentType(n)))
