@@ -135,6 +135,9 @@ func (c Config) Validate() error {
 	if c.RandomFactor < 1 {
 		problems = append(problems, fmt.Errorf("random_factor: %v is below 1", c.RandomFactor))
 	}
+	if c.Burst < 1 {
+		problems = append(problems, fmt.Errorf("burst: %v is below 1, nothing would get through", c.Burst))
+	}
 	for _, n := range []struct {
 		name  string
 		value int

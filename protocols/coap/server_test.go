@@ -17,10 +17,10 @@ import (
 func TestConfigValidate(t *testing.T) {
 	require.NoError(t, Config{}.Validate())
 	bad := Config{
-		Bind: "nowhere", Loops: -1, Echo: "sometimes", RandomFactor: 0.5, MaxPeers: -1, SessionIdle: -1,
+		Bind: "nowhere", Loops: -1, Echo: "sometimes", RandomFactor: 0.5, MaxPeers: -1, SessionIdle: -1, Burst: 0.5,
 	}
 	err := bad.Validate()
-	for _, want := range []string{"bind", "loops", "echo", "random_factor", "max_peers", "session_idle"} {
+	for _, want := range []string{"bind", "loops", "echo", "random_factor", "max_peers", "session_idle", "burst"} {
 		require.ErrorContains(t, err, want)
 	}
 	_, err = New(bad, nil, nil, nil)
