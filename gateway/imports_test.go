@@ -28,7 +28,7 @@ var rules = []rule{
 	{"protocols/quic", []string{"broker", "protocols/mqtt/..."}},
 	{"protocols/coap", []string{"broker", "protocols/coap/..."}},
 	{"protocols/httppush", []string{"broker"}},
-	{"persist/seglog", nil},
+	{"persist/seglog", []string{"persist/seglog/..."}},
 	{"persist", []string{"broker", "persist/seglog"}},
 	{"bridge/queue", []string{"persist/seglog"}},
 	{"bridge/kafka", []string{"bridge", "broker"}},

@@ -304,7 +304,7 @@ func TestPreview(t *testing.T) {
 		"half a rune": {"\xc3", "ww==", EncodingBase64, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := preview(&QueuedRecord{Payload: []byte(c.payload)})
+			r := Preview(&QueuedRecord{Payload: []byte(c.payload)})
 			require.Equal(t, c.shown, r.Payload)
 			require.Equal(t, c.encoding, r.Encoding)
 			require.Equal(t, c.truncated, r.Truncated)

@@ -101,14 +101,14 @@ func (s *Server) peek(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := make([]Record, 0, len(records))
 	for i := range records[:min(n, len(records))] {
-		answer = append(answer, preview(&records[i]))
+		answer = append(answer, Preview(&records[i]))
 	}
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// preview shows the start of a payload: as text when it is text, cut between
+// Preview returns a queued record as the API shows it, with the start of its payload: as text when it is text, cut between
 // characters, and in base64 otherwise.
-func preview(q *QueuedRecord) Record {
+func Preview(q *QueuedRecord) Record {
 	rec := Record{
 		Seq: q.Seq, Time: q.Time, Topic: q.Topic, Key: q.Key, Size: len(q.Payload), Reason: q.Reason,
 		Truncated: len(q.Payload) > previewBytes,

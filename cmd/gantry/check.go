@@ -1,0 +1,21 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"gantry/gateway/config"
+)
+
+type checkCmd struct {
+	Config string `short:"c" required:"" placeholder:"FILE" help:"Configuration file."`
+}
+
+// Run prints one line per problem, or ok. The environment counts as it does for gantry run.
+func (c *checkCmd) Run(s streams) error {
+	if _, err := config.Load(c.Config, os.Environ()); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(s.out, "%s: ok\n", c.Config)
+	return err
+}
