@@ -11,13 +11,19 @@ import (
 	"gantry/persist/seglog"
 )
 
-// cleanRetry is how long the cleaner rests after a failure, for example on a full disk.
-const cleanRetry = 250 * time.Millisecond
+const (
+	// cleanRetry is how long the cleaner rests after a failure, for example on a full disk.
+	cleanRetry = 250 * time.Millisecond
+	// cleanLogEvery is how many failures in a row are logged as one: a minute's.
+	cleanLogEvery = int(time.Minute / cleanRetry)
+	// maxSegments bounds one pass.
+	maxSegments = 16
+)
 
-// pass is the cleaning of one segment. It is guarded by Store.mu.
+// pass is the cleaning of the oldest segments. It is guarded by Store.mu.
 type pass struct {
-	lo, hi uint64 // log records of the segment
-	// touched holds, for records of the segment, the newest appended record that changes something of them. While that one has not
+	lo, hi uint64 // log records of the segments
+	// touched holds, for records of the segments, the newest appended record that changes something of it. While that one has not
 	// taken effect nobody can say what of the old record will live, so it must not be copied.
 	touched  map[uint64]uint64
 	progress chan struct{} // nudged when records take effect
@@ -35,6 +41,7 @@ func (s *Store) cleanLoop() {
 	retry := time.NewTimer(time.Hour)
 	defer retry.Stop()
 	kick := s.cleanKick
+	failures := 0
 	for {
 		select {
 		case <-s.closing:
@@ -44,16 +51,27 @@ func (s *Store) cleanLoop() {
 			kick = s.cleanKick
 		}
 		for s.mustClean() {
-			if err := s.cleanOldest(); err != nil {
-				if !errors.Is(err, ErrClosed) {
-					s.metrics.cleanErrors.Inc()
-					s.log.Error("clean oldest segment, trying again", "dir", s.cfg.Dir, "err", err, "in", cleanRetry)
-				}
-				retry.Reset(cleanRetry)
-				kick = nil // every commit would start it again
-				break
+			err := s.cleanOldest()
+			if err == nil {
+				failures = 0
+				continue
 			}
+			failures++
+			s.cleanFailed(err, failures)
+			retry.Reset(cleanRetry)
+			kick = nil // every commit would start it again
+			break
 		}
+	}
+}
+
+func (s *Store) cleanFailed(err error, inARow int) {
+	if errors.Is(err, ErrClosed) {
+		return
+	}
+	s.metrics.cleanErrors.Inc()
+	if inARow == 1 || inARow%cleanLogEvery == 0 {
+		s.log.Error("clean oldest segments, trying again", "dir", s.cfg.Dir, "err", err, "in", cleanRetry, "failures", inARow)
 	}
 }
 
@@ -63,43 +81,61 @@ func (s *Store) mustClean() bool {
 	return !s.closed && s.cfg.overfull(s.disk.Bytes(), s.live)
 }
 
-// cleanOldest copies what lives in the oldest segment to the end of the log and then gives the segment up.
+// cleanOldest copies what lives in the oldest segments to the end of the log and then gives them up.
 func (s *Store) cleanOldest() error {
-	segs := s.disk.Segments()
-	if len(segs) < 2 { // the newest is being written
-		if err := s.disk.Roll(); err != nil {
-			return err
-		}
-		if segs = s.disk.Segments(); len(segs) < 2 {
-			return errors.New("log has no finished segment")
-		}
+	segs, err := s.oldest()
+	if err != nil {
+		return err
 	}
-	seg := segs[0]
+	lo, hi := segs[0].Base, segs[len(segs)-1].End
 	start := time.Now()
-	p, err := s.beginPass(seg.Base, seg.End)
+	p, err := s.beginPass(lo, hi)
 	if err == nil {
 		err = s.copySurvivors(p)
 	}
 	s.endPass()
 	if err != nil {
-		return fmt.Errorf("copy from segment %016x: %w", seg.Base, err)
+		return fmt.Errorf("copy records %d to %d: %w", lo, hi, err)
 	}
-	if err := s.giveUp(seg.End); err != nil {
-		return fmt.Errorf("give up segment %016x: %w", seg.Base, err)
+	if err := s.giveUp(hi); err != nil {
+		return fmt.Errorf("give up records %d to %d: %w", lo, hi, err)
 	}
-	s.metrics.cleaned(p)
-	s.log.Debug("segment cleaned", "dir", s.cfg.Dir, "bytes", seg.Bytes, "copied", p.copied, "copied_bytes", p.bytes, "took", time.Since(start))
+	s.metrics.cleaned(p, len(segs))
+	s.log.Debug("segments cleaned", "dir", s.cfg.Dir, "segments", len(segs), "copied", p.copied, "copied_bytes", p.bytes, "took", time.Since(start))
 	return nil
 }
 
-// beginPass makes sure that from now on touched knows of every change to the segment's records that has not taken effect. Changes that
+// oldest returns the segments to be cleaned together: enough to get the log down to its size if nothing in them lives, within bounds. To
+// begin and to end a pass costs waiting for the disk, so that one segment at a time would fall behind a fast publisher.
+func (s *Store) oldest() ([]seglog.SegmentInfo, error) {
+	segs := s.disk.Segments()
+	if len(segs) < 2 { // the newest is being written
+		if err := s.disk.Roll(); err != nil {
+			return nil, err
+		}
+		if segs = s.disk.Segments(); len(segs) < 2 {
+			return nil, errors.New("log has no finished segment")
+		}
+	}
+	s.mu.Lock()
+	excess := s.disk.Bytes() - max(s.cfg.CleanAbove, 2*s.live)
+	s.mu.Unlock()
+	n := 1
+	for n < min(len(segs)-1, maxSegments) && excess > segs[n-1].Bytes {
+		excess -= segs[n-1].Bytes
+		n++
+	}
+	return segs[:n], nil
+}
+
+// beginPass makes sure that from now on touched knows of every change to the segments' records that has not taken effect. Changes that
 // were appended before it began to look are waited for.
 func (s *Store) beginPass(lo, hi uint64) (*pass, error) {
 	p := &pass{lo: lo, hi: hi, touched: make(map[uint64]uint64), progress: make(chan struct{}, 1)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pass = p
-	// Marks are found through the values in memory, so they are complete only for what is appended after the segment took effect.
+	// Marks are found through the values in memory, so they are complete only for what is appended after the segments took effect.
 	if err := s.await(p, hi); err != nil {
 		return p, err
 	}
@@ -136,7 +172,7 @@ func (s *Store) endPass() {
 	s.wake()
 }
 
-// copySurvivors copies all of the segment and returns when the copies are on disk.
+// copySurvivors copies all of the segments and returns when the copies are on disk.
 func (s *Store) copySurvivors(p *pass) error {
 	r := s.disk.NewReader(p.lo)
 	defer r.Close()
@@ -341,7 +377,7 @@ func (c *client) keep(e *encoder, o *op, at uint64) {
 	}
 }
 
-// touch notes what an appended record will change in the segment that is being cleaned. It needs mu.
+// touch notes what an appended record will change in the segments that are being cleaned. It needs mu.
 func (s *Store) touch(b []byte, by uint64) {
 	r, err := openRecord(b)
 	if err != nil {
@@ -430,8 +466,8 @@ func (s *Store) rescueLost(p *pass) error {
 	return nil
 }
 
-// giveUp deletes the oldest segment, whose records are all below next. What was appended so far must be on stable storage before: the
-// copies, and what made other records of the segment dead.
+// giveUp deletes the segments whose records are all below next. What was appended so far must be on stable storage before: the
+// copies, and what made other records of them dead.
 func (s *Store) giveUp(next uint64) error {
 	if s.cfg.Sync == seglog.SyncInterval {
 		failed := s.disk.Stats().SyncErrors

@@ -50,6 +50,8 @@ var (
 	ErrFull = errors.New("store is full")
 	// ErrLocked is returned by Open while another process has the folder.
 	ErrLocked = seglog.ErrLocked
+	// ErrVersion is returned by Open when a newer program has written to the folder: what this one does not understand it would lose.
+	ErrVersion = seglog.ErrVersion
 )
 
 func (c Config) withDefaults() (Config, error) {

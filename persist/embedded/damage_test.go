@@ -125,7 +125,7 @@ func TestDamagedSessionRecord(t *testing.T) {
 	require.NoError(t, s.Close())
 	s = open(t, cfg)
 	storetest.Check(t, s, m)
-	cleanEverything(t, s)
+	cleanEverything(t, s, cfg)
 	require.NoError(t, s.Close())
 	s = open(t, cfg)
 	storetest.Check(t, s, m)
@@ -140,7 +140,7 @@ func TestSessionRecordDamagedWhileOpen(t *testing.T) {
 	m := twoSessions(t, s)
 	damage(t, disk, "record-of-alpha")
 	m.Sessions["alpha"].Record = broker.SessionRecord{ClientID: "alpha", Expiry: 24 * time.Hour, NextSeq: 11}
-	cleanEverything(t, s)
+	cleanEverything(t, s, cfg)
 	require.True(t, s.Damage().Any())
 	require.NoError(t, s.Close())
 	s = open(t, cfg)
@@ -148,10 +148,10 @@ func TestSessionRecordDamagedWhileOpen(t *testing.T) {
 }
 
 // cleanEverything makes garbage until the cleaner has gone once round the log.
-func cleanEverything(t *testing.T, s *embedded.Store) {
+func cleanEverything(t *testing.T, s *embedded.Store, cfg embedded.Config) {
 	t.Helper()
 	start := s.Stats()
-	rounds := uint64(start.Bytes/4096) + 3
+	rounds := uint64(start.Bytes/cfg.SegmentBytes) + 3
 	for s.Stats().Cleaned < start.Cleaned+rounds {
 		require.NoError(t, commit(s, broker.Op{Kind: broker.OpRetain, Message: message("garbage", 1000)}))
 	}

@@ -89,7 +89,10 @@ type record struct {
 // openRecord skips the message table.
 func openRecord(b []byte) (record, error) {
 	r := record{f: fields{b: b}}
-	if v := r.f.byte(); v != recordVersion {
+	switch v := r.f.byte(); {
+	case v > recordVersion:
+		return r, fmt.Errorf("record of version %d: %w", v, ErrVersion)
+	case v != recordVersion:
 		return r, fmt.Errorf("record of unknown version %d", v)
 	}
 	n := r.f.uvarint()

@@ -63,8 +63,8 @@ func (m *metrics) committed(err error) {
 	m.commits.Inc()
 }
 
-func (m *metrics) cleaned(p *pass) {
-	m.segments.Inc()
+func (m *metrics) cleaned(p *pass, segments int) {
+	m.segments.Add(segments)
 	m.copied.Add(p.copied)
 	m.copiedBytes.Add(int(p.bytes))
 }

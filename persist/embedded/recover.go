@@ -55,7 +55,11 @@ func (s *Store) replayAll() (records, bad int, err error) {
 		}
 		errs = 0
 		records++
-		if err := check(b); err != nil {
+		err = check(b)
+		if errors.Is(err, ErrVersion) {
+			return records, bad, err
+		}
+		if err != nil {
 			bad++
 			s.log.Error("stored batch cannot be decoded, left out", "dir", s.cfg.Dir, "record", seq, "err", err)
 			continue

@@ -43,7 +43,7 @@ type Store struct {
 }
 
 // Open opens or creates the store in cfg.Dir and recovers its state. It fails when another process has the folder (ErrLocked), for
-// records of a newer format and for I/O errors of the folder itself. Damaged data does not make it fail: what was lost is in Damage, in
+// records of a newer format (ErrVersion) and for I/O errors of the folder itself. Damaged data does not make it fail: what was lost is in Damage, in
 // the log and in the metrics. log and reg may be nil.
 func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Store, error) {
 	cfg, err := cfg.withDefaults()
