@@ -36,10 +36,12 @@ type Process struct {
 	t     testing.TB
 	name  string
 	argv  []string
+	env   []string                        // nil means that of the test program
 	probe func(ctx context.Context) error // nil once the server answers its protocol
 
-	mu  sync.Mutex // covers run
-	run *run
+	mu   sync.Mutex // covers the rest
+	run  *run
+	code int // of the last life that ended
 }
 
 // run is one life of a process.
@@ -49,18 +51,37 @@ type run struct {
 	err   error         // why it ended; read after ended is closed
 }
 
-// launch starts argv in dir and waits until probe succeeds.
-func launch(t testing.TB, name, dir string, argv []string, probe func(context.Context) error) *Process {
+// Program describes a server that this package has no constructor for.
+type Program struct {
+	Name string // for messages
+	Dir  string // becomes Process.Dir; the program runs there
+	Argv []string
+	Env  []string // nil means that of the test program
+	// Answers returns nil once the server is ready. It is called until then, at
+	// the start and at each restart.
+	Answers func(ctx context.Context) error
+}
+
+// Start runs the program until the test ends, and returns once it answers.
+func Start(t testing.TB, program Program) *Process {
 	t.Helper()
-	p := &Process{Dir: dir, t: t, name: name, argv: argv, probe: probe}
+	p := &Process{
+		Dir: program.Dir, t: t, name: program.Name, argv: program.Argv, env: program.Env, probe: program.Answers,
+	}
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("end of %s output:\n%s", name, p.tail())
+			t.Logf("end of %s output:\n%s", p.name, p.tail())
 		}
 	})
 	p.start()
 	return p
+}
+
+// launch starts argv in dir and waits until probe succeeds.
+func launch(t testing.TB, name, dir string, argv []string, probe func(context.Context) error) *Process {
+	t.Helper()
+	return Start(t, Program{Name: name, Dir: dir, Argv: argv, Answers: probe})
 }
 
 // PID is the process id of the present life, or 0 while the server is down.
@@ -108,6 +129,14 @@ func (p *Process) Restart() {
 	p.start()
 }
 
+// ExitCode is the exit code of the last life, after Stop or Kill: -1 when a
+// signal ended it.
+func (p *Process) ExitCode() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.code
+}
+
 // Output is everything the server has printed, over all its lives.
 func (p *Process) Output() string {
 	out, err := os.ReadFile(p.logPath())
@@ -148,7 +177,7 @@ func (p *Process) exec() (*run, error) {
 	}
 	defer func() { _ = out.Close() }()
 	cmd := exec.Command(p.argv[0], p.argv[1:]...)
-	cmd.Dir, cmd.Stdout, cmd.Stderr = p.Dir, out, out
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = p.Dir, p.env, out, out
 	cmd.SysProcAttr = dieWithParent()
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -201,12 +230,14 @@ func (p *Process) end(sig syscall.Signal) {
 	}
 	select {
 	case <-r.ended:
-		return
 	case <-time.After(stopWithin):
+		p.t.Errorf("%s still ran %s after %s", p.name, stopWithin, sig)
+		p.send(r, syscall.SIGKILL)
+		<-r.ended
 	}
-	p.t.Errorf("%s still ran %s after %s", p.name, stopWithin, sig)
-	p.send(r, syscall.SIGKILL)
-	<-r.ended
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.code = r.cmd.ProcessState.ExitCode()
 }
 
 func (p *Process) signal(sig syscall.Signal) {
