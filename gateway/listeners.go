@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"gantry/protocols/coap"
+	"gantry/protocols/httppush"
+	"gantry/protocols/mqtt"
+)
+
+// server is the life that all protocol servers share.
+type server interface {
+	Addr() net.Addr
+	Run(ctx context.Context) error
+	Close() error
+}
+
+type listener struct {
+	name   string
+	server server
+}
+
+// openListeners binds every listener. A new protocol is one more loop here.
+func (g *Gateway) openListeners() error {
+	for i := range g.cfg.Listeners.MQTT {
+		c := &g.cfg.Listeners.MQTT[i]
+		s, err := mqtt.New(mqtt.Config{
+			Name: c.Name, Bind: string(c.Bind), MaxPacketSize: int(g.cfg.Broker.MaxPacketSize), MaxConnections: c.MaxConnections,
+			ReceiveMaximum: uint16(c.ReceiveMaximum), ConnectTimeout: time.Duration(c.ConnectTimeout), WriteTimeout: time.Duration(c.WriteTimeout),
+		}, g.broker, g.log, g.reg)
+		if err != nil {
+			return err
+		}
+		g.listeners = append(g.listeners, listener{c.Name, s})
+	}
+	for i := range g.cfg.Listeners.CoAP {
+		c := &g.cfg.Listeners.CoAP[i]
+		s, err := coap.New(coap.Config{
+			Name: c.Name, Bind: string(c.Bind), Echo: coap.EchoPolicy(c.Echo), MaxPeers: c.MaxPeers,
+			MaxBody: int(c.MaxBody), SessionIdle: time.Duration(c.SessionIdle),
+		}, g.broker, g.log, g.reg)
+		if err != nil {
+			return err
+		}
+		g.listeners = append(g.listeners, listener{c.Name, s})
+	}
+	for i := range g.cfg.Listeners.HTTP {
+		c := &g.cfg.Listeners.HTTP[i]
+		s, err := httppush.New(httppush.Config{
+			Name: c.Name, Bind: string(c.Bind), Hosts: c.Hosts, Origins: c.Origins, MaxBody: int(c.MaxBody),
+			MaxConnections: c.MaxConnections, SessionIdle: time.Duration(c.SessionIdle),
+		}, g.broker, g.log.With("listener", c.Name), g.reg)
+		if err != nil {
+			return err
+		}
+		g.listeners = append(g.listeners, listener{c.Name, s})
+	}
+	return nil
+}

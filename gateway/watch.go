@@ -1,0 +1,102 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	watchEvery = 2 * time.Second
+	// lossShown is how long an alarm about a loss stays after the last one: an
+	// operator who looks once an hour sees it.
+	lossShown = time.Hour
+	// storeShown is how long the store counts as failing after an error.
+	storeShown = 10 * time.Second
+	fillAlarm  = 0.8                    // part of a queue's cap
+	slowSync   = 250 * time.Millisecond // an fsync above it delays every acknowledgement
+)
+
+// watch raises and clears the alarms, from what the parts count.
+type watch struct {
+	gateway      *Gateway
+	counts       map[string]*grown
+	storeFailing atomic.Bool
+}
+
+// grown remembers when a counter grew last.
+type grown struct {
+	value uint64
+	at    time.Time
+}
+
+func newWatch(g *Gateway) *watch { return &watch{gateway: g, counts: make(map[string]*grown)} }
+
+func (w *watch) run(ctx context.Context) error {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for {
+		w.look(time.Now())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (w *watch) look(now time.Time) {
+	g := w.gateway
+	for _, p := range g.bridges {
+		w.bridge(p, now)
+	}
+	st := g.store.Stats()
+	w.set("store_damaged", st.Damage.Any(), fmt.Sprintf("%+v; what could be read is served, damaged files are in %s/store/quarantine", st.Damage, g.cfg.DataDir))
+	failing := w.grew("store_errors", st.Failed, now, storeShown)
+	w.storeFailing.Store(failing)
+	w.set("store_failing", failing, fmt.Sprintf("%d batches could not be written since the start; their publishers were told", st.Failed))
+	bs := g.broker.Stats()
+	for reason, n := range bs.Dropped {
+		name := "session_messages_dropped:" + reason
+		w.set(name, reason != "expired" && w.grew(name, n, now, lossShown), fmt.Sprintf("%d messages did not reach one of their subscribers since the start", n))
+	}
+}
+
+func (w *watch) bridge(p *bridgePart, now time.Time) {
+	q := p.queue.Stats()
+	name := p.cfg.Name
+	w.set("bridge_queue_filling:"+name, q.MaxBytes > 0 && float64(q.DiskBytes) >= fillAlarm*float64(q.MaxBytes),
+		fmt.Sprintf("%d of %d bytes are used; at the cap: %s", q.DiskBytes, q.MaxBytes, p.cfg.Queue.WhenFull))
+	var dropped uint64
+	for _, n := range q.Dropped {
+		dropped += n
+	}
+	w.set("bridge_messages_lost:"+name, w.grew("lost:"+name, dropped, now, lossShown), fmt.Sprintf("%d queued messages were dropped since the start: %v", dropped, q.Dropped))
+	w.set("bridge_refusing:"+name, w.grew("refused:"+name, q.Refused, now, time.Minute), fmt.Sprintf("%d messages were refused since the start because the queue was full; their publishers were told", q.Refused))
+	w.set("bridge_dead_letters:"+name, q.DeadLetters > 0, fmt.Sprintf("%d messages were refused by the receiver for good; see gantry queue peek --dead %s", q.DeadLetters, name))
+	w.set("bridge_queue_damaged:"+name, q.CorruptBytes > 0 || q.Quarantined > 0,
+		fmt.Sprintf("%d damaged bytes were stepped over, %d files are in %s", q.CorruptBytes, q.Quarantined, QueueDir(w.gateway.cfg.DataDir, name)))
+	w.set("disk_slow:"+name, q.LastSync > slowSync, fmt.Sprintf("the last fsync took %s, and every acknowledgement waits for one", q.LastSync.Round(time.Millisecond)))
+}
+
+func (w *watch) set(name string, on bool, detail string) {
+	if on {
+		w.gateway.alarms.Raise(name, detail)
+		return
+	}
+	w.gateway.alarms.Clear(name)
+}
+
+// grew reports whether a counter grew within the time that is shown.
+func (w *watch) grew(name string, value uint64, now time.Time, shown time.Duration) bool {
+	g := w.counts[name]
+	if g == nil {
+		g = &grown{}
+		w.counts[name] = g
+	}
+	if value > g.value {
+		g.value, g.at = value, now
+	}
+	return !g.at.IsZero() && now.Sub(g.at) < shown
+}
