@@ -1,0 +1,362 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"gantry/bridge"
+	"gantry/conformance/servers"
+)
+
+func smallRounds(g *rig) { g.cfg.RoundRecords = 200 }
+
+func TestDelivers(t *testing.T) {
+	for _, compression := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
+		t.Run(compression, func(t *testing.T) {
+			k := servers.Kfake(t)
+			k.CreateTopic("t", 4)
+			g := newRig(t, k.Addr, smallRounds, func(g *rig) { g.cfg.Compression = compression })
+			g.publish("t/a", 3000)
+			g.start()
+			g.publish("t/a", 2000)
+			g.awaitEmpty()
+			records := k.Consume("t")
+			requireExact(t, records, 5000)
+			require.True(t, strings.HasPrefix(headerOf(records[0], msgIDHeader), "edge-01:"))
+			require.WithinDuration(t, time.Now(), records[0].Timestamp, time.Minute)
+			require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
+			require.Equal(t, bridge.Connected, g.forwarder.Status().State)
+			require.EqualValues(t, 5000, g.forwarder.Status().Confirmed)
+		})
+	}
+}
+
+// TestFaults is the table of faults that made sarama's own producer lose,
+// repeat or reorder records.
+func TestFaults(t *testing.T) {
+	produce := []kmsg.Key{kmsg.Produce}
+	fault := func(err error, count int) func(*kfake.Cluster) {
+		return func(c *kfake.Cluster) {
+			c.Fault(kfake.Fault{Keys: produce, Topic: "t", Err: err.(*kerr.Error), Count: count})
+		}
+	}
+	for name, inject := range map[string]func(*kfake.Cluster){
+		"not leader 5":                          fault(kerr.NotLeaderForPartition, 5),
+		"not leader 20":                         fault(kerr.NotLeaderForPartition, 20),
+		"timed out though written 5":            fault(kerr.RequestTimedOut, 5),
+		"not enough replicas after append 5":    fault(kerr.NotEnoughReplicasAfterAppend, 5),
+		"not enough replicas 5":                 fault(kerr.NotEnoughReplicas, 5),
+		"storage error 3":                       fault(kerr.KafkaStorageError, 3),
+		"out of order 1":                        fault(kerr.OutOfOrderSequenceNumber, 1),
+		"unknown producer 1":                    fault(kerr.UnknownProducerID, 1),
+		"invalid epoch 1":                       fault(kerr.InvalidProducerEpoch, 1),
+		"policy violation 1":                    fault(kerr.PolicyViolation, 1),
+		"connection closed instead of answer 1": closeInstead(1),
+		"connection closed instead of answer 5": closeInstead(5),
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := servers.Kfake(t, kfake.NumBrokers(3))
+			k.CreateTopic("t", 4)
+			g := newRig(t, k.Addr, smallRounds)
+			g.start()
+			g.publish("t/a", 1000)
+			inject(k.Fake)
+			g.publish("t/a", 5000)
+			g.awaitEmpty()
+			requireExact(t, k.Consume("t"), 6000)
+			require.Zero(t, g.queue.Stats().DeadLetters)
+		})
+	}
+}
+
+// closeInstead drops the connection instead of handling count produce requests.
+func closeInstead(count int) func(*kfake.Cluster) {
+	return func(c *kfake.Cluster) {
+		for range count { // a control is used up by one request
+			c.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+				return nil, errors.New("closed by the test"), true
+			})
+		}
+	}
+}
+
+func TestLeadersMove(t *testing.T) {
+	k := servers.Kfake(t, kfake.NumBrokers(3))
+	k.CreateTopic("t", 4)
+	g := newRig(t, k.Addr, smallRounds)
+	g.start()
+	for range 15 {
+		g.publish("t/a", 500)
+		k.Fake.ShufflePartitionLeaders()
+	}
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), g.published)
+	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
+}
+
+func TestUplinkCuts(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 4)
+	g := newRig(t, k.Addr, smallRounds)
+	g.start()
+	for cuts := 0; cuts < 6 || g.counter("gantry_kafka_resent_batches_total") == 0; cuts++ {
+		require.Less(t, cuts, 200, "never was anything under way")
+		g.publish("t/a", 1000)
+		k.Cut()
+		g.publish("t/a", 300)
+		k.Restore()
+	}
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), g.published)
+	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
+}
+
+func TestDeadUplinkIsSeenWithoutTraffic(t *testing.T) {
+	k := servers.Kfake(t)
+	g := newRig(t, k.Addr, func(g *rig) { g.cfg.ProbeInterval = 20 * time.Millisecond })
+	g.start()
+	g.await(func() bool { return g.forwarder.Status().State == bridge.Connected })
+	k.Cut()
+	g.await(func() bool { return g.forwarder.Status().State == bridge.Retrying })
+	k.Restore()
+	g.await(func() bool { return g.forwarder.Status().State == bridge.Connected })
+}
+
+func TestKafkaAbsentAtBoot(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 4)
+	k.Cut()
+	g := newRig(t, k.Addr)
+	g.start()
+	g.publish("t/a", 100)
+	g.await(func() bool { return g.forwarder.Status().State == bridge.Retrying })
+	require.NotEmpty(t, g.forwarder.Status().LastError)
+	k.Restore()
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), 100)
+}
+
+// TestDroppedAtRandom lets sinks die at random moments, in the middle of what
+// they are doing; the next one has only the journal and the queue.
+func TestDroppedAtRandom(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 4)
+	k.CreateTopic("u", 2)
+	g := newRig(t, k.Addr, smallRounds)
+	g.forward.StopTimeout = time.Nanosecond
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		g.start()
+		for range 10 {
+			g.publish("t/a", 200)
+		}
+		time.Sleep(time.Duration(random.IntN(20)) * time.Millisecond) // a random moment
+		g.stop()
+	}
+	g.start()
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), g.published)
+	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
+}
+
+func TestTopicMissingThenCreated(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 4)
+	g := newRig(t, k.Addr)
+	g.start()
+	g.publish("t/a", 50)
+	g.awaitEmpty()
+	g.publish("late/a", 50)
+	g.await(func() bool { return g.forwarder.Status().Retries > 2 })
+	require.Contains(t, g.forwarder.Status().LastError, "topic late")
+	k.CreateTopic("late", 2)
+	g.awaitEmpty()
+	require.Len(t, k.Consume("late"), 50)
+	require.Len(t, k.Consume("t"), 50)
+}
+
+func TestManyTopics(t *testing.T) {
+	k := servers.Kfake(t)
+	for i := range 20 {
+		k.CreateTopic(fmt.Sprintf("t%d", i), 3)
+	}
+	g := newRig(t, k.Addr, smallRounds)
+	g.start()
+	for i := range 4000 {
+		g.put(fmt.Sprintf("t%d/x", i%20), fmt.Sprintf("c%d", i%7), fmt.Sprintf("%d", i/20))
+	}
+	g.awaitEmpty()
+	for i := range 20 {
+		requireExact(t, k.Consume(fmt.Sprintf("t%d", i)), 200)
+	}
+}
+
+func TestTooLargeRecordGoesToTheDeadLetters(t *testing.T) {
+	for _, compression := range []string{"none", "gzip"} { // known before it is sent, told by the broker
+		t.Run(compression, func(t *testing.T) {
+			k := servers.Kfake(t)
+			k.CreateTopic("t", 4, "max.message.bytes=2000")
+			g := newRig(t, k.Addr, smallRounds, func(g *rig) { g.cfg.Compression = compression })
+			g.publish("t/a", 500)
+			large := make([]byte, 30_000)
+			for i := range large {
+				large[i] = byte(rand.Uint32())
+			}
+			g.put("t/a", "c1", string(large))
+			g.publish("t/a", 500)
+			g.start()
+			g.awaitEmpty()
+			requireExact(t, k.Consume("t"), 1000)
+			require.EqualValues(t, 1, g.queue.Stats().DeadLetters)
+			require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
+		})
+	}
+}
+
+func TestIllegalTopicGoesToTheDeadLetters(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 1)
+	g := newRig(t, k.Addr)
+	g.start()
+	g.put("/starts/empty", "c1", "x")
+	g.publish("t/a", 10)
+	g.put("../b", "c1", "x")
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), 10)
+	require.EqualValues(t, 2, g.queue.Stats().DeadLetters)
+}
+
+// TestRejectedRecordIsFound lets the broker reject every batch that holds a
+// certain record.
+func TestRejectedRecordIsFound(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 4)
+	g := newRig(t, k.Addr, smallRounds)
+	poison := []byte("|poison")
+	rejectWith(k.Fake, poison)
+	g.publish("t/a", 2345)
+	bad := g.published
+	g.put("t/a", "c1", fmt.Sprintf("%d|poison", bad))
+	g.published++
+	g.publish("t/a", 2000)
+	g.start()
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), g.published, bad)
+	require.EqualValues(t, 1, g.queue.Stats().DeadLetters)
+}
+
+// TestDroppedDuringRepair lets sinks die while they look for rejected records.
+func TestDroppedDuringRepair(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 4)
+	g := newRig(t, k.Addr, smallRounds)
+	g.forward.StopTimeout = time.Nanosecond
+	rejectWith(k.Fake, []byte("|poison"))
+	var bad []int
+	for range 20 {
+		for range 2 {
+			g.publish("t/a", 150)
+			bad = append(bad, g.published)
+			g.put("t/a", fmt.Sprintf("c%d", g.published%10), fmt.Sprintf("%d|poison", g.published))
+			g.published++
+		}
+		g.start()
+		time.Sleep(time.Duration(rand.IntN(15)) * time.Millisecond) // a random moment
+		g.stop()
+	}
+	g.start()
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), g.published, bad...)
+	require.GreaterOrEqual(t, int(g.queue.Stats().DeadLetters), len(bad))
+	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
+}
+
+// rejectWith answers INVALID_RECORD to each batch that contains the bytes, as a
+// broker does that validates records: the batch is not written.
+func rejectWith(c *kfake.Cluster, poison []byte) {
+	c.ControlKey(int16(kmsg.Produce), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		req := kreq.(*kmsg.ProduceRequest)
+		bad := false
+		for _, t := range req.Topics {
+			for _, p := range t.Partitions {
+				bad = bad || strings.Contains(string(p.Records), string(poison))
+			}
+		}
+		if !bad {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.ProduceResponse)
+		for _, t := range req.Topics {
+			rt := kmsg.NewProduceResponseTopic()
+			rt.Topic = t.Topic
+			for _, p := range t.Partitions {
+				rp := kmsg.NewProduceResponseTopicPartition()
+				rp.Partition, rp.ErrorCode = p.Partition, kerr.InvalidRecord.Code
+				rt.Partitions = append(rt.Partitions, rp)
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp, nil, true
+	})
+}
+
+func TestPartitionsAreAdded(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 2)
+	g := newRig(t, k.Addr, smallRounds)
+	g.start()
+	g.publish("t/a", 1000)
+	g.awaitEmpty()
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	rt := kmsg.NewCreatePartitionsRequestTopic()
+	rt.Topic, rt.Count = "t", 8
+	req.Topics = append(req.Topics, rt)
+	ask(t, k.Addr, req)
+	deadline := time.Now().Add(20 * time.Second)
+	for partitions := 0; partitions < 8; {
+		g.publish("t/a", 200)
+		g.awaitEmpty()
+		seen := map[int32]bool{}
+		for _, r := range k.Consume("t") {
+			seen[r.Partition] = true
+		}
+		if partitions = len(seen); partitions > 5 {
+			break // ten keys need not hit all eight
+		}
+		require.True(t, time.Now().Before(deadline), "only %d partitions are used", partitions)
+	}
+	seen := map[string]bool{}
+	for _, r := range k.Consume("t") {
+		require.False(t, seen[string(r.Value)], "twice")
+		seen[string(r.Value)] = true
+	}
+	require.Len(t, seen, g.published)
+}
+
+func TestFrozenKafka(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 4)
+	g := newRig(t, k.Addr, smallRounds, func(g *rig) {
+		g.cfg.RequestTimeout, g.cfg.AckTimeout = 300*time.Millisecond, 200*time.Millisecond
+	})
+	g.start()
+	g.publish("t/a", 1000)
+	g.awaitEmpty()
+	k.Fake.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		return nil, nil, true // no answer, ever
+	})
+	g.publish("t/a", 1000)
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), g.published)
+	require.NotZero(t, g.forwarder.Status().Retries)
+}
