@@ -13,9 +13,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// NoWait, given as the context of a call that may block for back-pressure,
-// means that the caller serves many peers and must not be blocked: the callee
-// answers ServerBusy (or ErrBusy) instead. It is the nil context.
+// NoWait as the context of a call that may block for back-pressure means that
+// the caller serves many peers and must not be blocked: the callee answers
+// ServerBusy (or ErrBusy) instead. It is the nil context.
 var NoWait context.Context
 
 // NeverExpires is the session expiry of a session that ends only on request.
@@ -104,8 +104,9 @@ type Broker struct {
 	router   router
 	retained *retained
 
-	mu       sync.Mutex // covers sessions
+	mu       sync.Mutex // covers sessions, usedSeq, and closing against tasks
 	sessions map[string]*sessionState
+	usedSeq  uint64 // highest sequence number of the durable sessions that have ended
 	// life makes opening, detaching and ending sessions of one client id one
 	// step each, store included. Taken before mu and before any session's mu.
 	life [64]sync.Mutex
@@ -142,13 +143,13 @@ func New(ctx context.Context, cfg Config, store Store, log *slog.Logger, reg pro
 			b.recorders = append(b.recorders, r)
 		}
 	}
-	if reg != nil {
-		if err := reg.Register(&collector{b}); err != nil {
-			return nil, err
-		}
-	}
 	if err := b.load(ctx); err != nil {
 		return nil, err
+	}
+	if reg != nil {
+		if err := reg.Register(&collector{b}); err != nil {
+			return nil, errors.Join(err, b.Close())
+		}
 	}
 	return b, nil
 }
@@ -156,10 +157,11 @@ func New(ctx context.Context, cfg Config, store Store, log *slog.Logger, reg pro
 // Close ends what the broker does on its own: timers, wills on their way. The
 // adapters must be closed before, the store after it. Safe to call twice.
 func (b *Broker) Close() error {
+	b.mu.Lock()
 	if b.closing.Swap(true) {
+		b.mu.Unlock()
 		return nil
 	}
-	b.mu.Lock()
 	all := make([]*sessionState, 0, len(b.sessions))
 	for _, s := range b.sessions {
 		all = append(all, s)
@@ -175,12 +177,14 @@ func (b *Broker) Close() error {
 	return nil
 }
 
-// spawn runs f in a goroutine that Close waits for.
+// spawn runs f in a goroutine that Close waits for; after Close it does
+// nothing. Must be called without mu.
 func (b *Broker) spawn(f func()) {
-	if b.closing.Load() {
-		return
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.closing.Load() {
+		b.tasks.Go(f)
 	}
-	b.tasks.Go(f)
 }
 
 func (b *Broker) lockLife(clientID string) *sync.Mutex {
@@ -212,6 +216,14 @@ func (b *Broker) commit(ctx context.Context, batch *Batch, done func(error)) err
 		b.log.Debug("store refused a batch", "err", err)
 	}
 	return err
+}
+
+// commitSoon hands over a batch that nobody waits for. It does not block: when
+// the store is busy, a goroutine of the broker waits in its place.
+func (b *Broker) commitSoon(batch Batch) {
+	if b.commit(NoWait, &batch, nil) != nil {
+		b.spawn(func() { _ = b.commit(b.ctx, &batch, nil) })
+	}
 }
 
 func nowMillis() int64 { return time.Now().UnixMilli() }

@@ -60,9 +60,20 @@ func checkRequest(r *ConnectRequest) error {
 		return &Error{Reason: InvalidClientID, Err: errors.New("client identifier is not clean UTF-8")}
 	}
 	if r.Will != nil {
-		if err := ValidTopic(r.Will.Message.Topic); err != nil {
-			return &Error{Reason: InvalidTopic, Err: err}
-		}
+		return checkWill(r.Will.Message)
+	}
+	return nil
+}
+
+func checkWill(m *Message) error {
+	if err := ValidTopic(m.Topic); err != nil {
+		return &Error{Reason: InvalidTopic, Err: err}
+	}
+	if isSys(m.Topic) {
+		return &Error{Reason: NotAuthorized, Err: errors.New("will topic belongs to the broker")}
+	}
+	if m.QoS > 2 {
+		return &Error{Reason: QoSNotSupported, Err: errors.New("will has no valid QoS")}
 	}
 	return nil
 }
@@ -99,13 +110,16 @@ func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait 
 	}
 	st := old
 	if !present {
-		st = &sessionState{broker: b, id: s.clientID, nextSeq: 1}
+		st = &sessionState{broker: b, id: s.clientID, durable: s.Expiry() > 0}
 	}
 	s.state = st
-	rec := st.attach(s, r.Will)
 	b.mu.Lock()
+	if st != old {
+		st.nextSeq = b.firstSeq()
+	}
 	b.sessions[s.clientID] = st
 	b.mu.Unlock()
+	rec := st.attach(s, r.Will)
 	b.stats.connects.Add(1)
 	if rec == nil {
 		return nil, present, nil
@@ -118,6 +132,17 @@ func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait 
 	return wait, present, nil
 }
 
+// firstSeq is where a new session begins to number: above everything that a
+// session which has ended may still be spoken of with, so that a late word
+// to the store about one of them cannot mean a message of the next session of
+// the same client. It gives packet identifier 1. Caller holds mu.
+func (b *Broker) firstSeq() uint64 {
+	if b.usedSeq == 0 {
+		return 1
+	}
+	return (b.usedSeq-1)/packetIDs*packetIDs + packetIDs + 1
+}
+
 // vacate makes an existing session free for a new owner and reports whether
 // it can be resumed. Caller holds life.
 func (b *Broker) vacate(old *sessionState, cleanStart bool) (resumable bool, err error) {
@@ -126,10 +151,10 @@ func (b *Broker) vacate(old *sessionState, cleanStart bool) (resumable bool, err
 	if owner != nil {
 		old.detachOwner()
 	}
-	resumable = !cleanStart && !old.dead && old.durable()
+	resumable = !cleanStart && !old.dead && old.expiry > 0
 	old.stopTimers()
 	will := old.will
-	if owner == nil && (will == nil || resumable || !old.durable()) {
+	if owner == nil && (will == nil || resumable || old.expiry == 0) {
 		will = nil // the client is back in time [MQTT-3.1.3-9]
 	}
 	if resumable && will != nil && will.Delay > 0 {
@@ -156,13 +181,14 @@ func (st *sessionState) attach(s *Session, will *Will) *SessionRecord {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.owner, st.started, st.idle = s, false, false
+	st.epoch++
 	st.username, st.protocol = s.username, s.protocol
 	st.expiry, st.will, st.detached = s.Expiry(), will, 0
 	st.resend, st.inFlight = 0, 0
 	for i := range st.window.entries() {
 		st.window.at(i).counted = false
 	}
-	if !st.durable() && will == nil && !st.stored {
+	if !st.durable && will == nil && !st.stored {
 		return nil
 	}
 	st.stored = true
@@ -185,6 +211,7 @@ func (st *sessionState) detachOwner() {
 	for _, e := range st.queue.entries() {
 		if e.qos == 0 {
 			st.forget(&e)
+			st.broker.stats.drop(DropDisconnected)
 			continue
 		}
 		kept.push(e)
@@ -208,13 +235,16 @@ type Closing struct {
 	// goodbye [MQTT-3.14.4-3].
 	KeepWill bool
 	// Expiry, if set, replaces how long the session outlives the connection;
-	// the broker's cap applies.
+	// the broker's cap applies. It cannot prolong a session that was opened
+	// with Expiry 0 [MQTT-3.14.2.2.2].
 	Expiry *time.Duration
 }
 
 // Close detaches the connection. The session ends now or after its expiry; a
-// will is published unless KeepWill, after its delay. It is idempotent, and
-// harmless when another connection owns the session by now.
+// will is published unless KeepWill, after its delay. When the reason is
+// ShuttingDown, a will waits for the client to come back to the next process.
+// Close is idempotent, and harmless when another connection owns the session
+// by now. It waits for the store, so it must not be called from a done callback.
 func (s *Session) Close(c Closing) {
 	if s.gone.Load() {
 		return
@@ -227,7 +257,7 @@ func (s *Session) Close(c Closing) {
 		return
 	}
 	st.detachOwner()
-	if c.Expiry != nil {
+	if c.Expiry != nil && st.expiry > 0 {
 		st.expiry = min(*c.Expiry, b.cfg.Session.MaxExpiry)
 	}
 	st.detached = nowMillis()
@@ -236,10 +266,12 @@ func (s *Session) Close(c Closing) {
 	}
 	b.stats.disconnects.Add(1)
 	if c.Reason == ShuttingDown && st.stored {
-		// The record keeps will and expiry; the next process goes on with them.
+		// The record keeps will and expiry; the next process goes on with them,
+		// or this one if only a listener went away.
+		b.resumeTimers(st, st.detached)
 		rec := st.record()
 		st.mu.Unlock()
-		b.save(rec)
+		b.save(st, rec)
 		return
 	}
 	b.leave(st)
@@ -249,19 +281,18 @@ func (s *Session) Close(c Closing) {
 // mu is unlocked on return.
 func (b *Broker) leave(st *sessionState) {
 	will := st.will
-	if will != nil && will.Delay > 0 && st.durable() {
-		delay := min(will.Delay, st.expiry)
-		st.willing = time.AfterFunc(delay, func() { b.spawn(func() { b.willDue(st) }) })
+	lives := st.expiry > 0
+	if will != nil && will.Delay > 0 && lives {
+		st.startWill(min(will.Delay, st.expiry))
 		will = nil
 	}
 	if will != nil {
 		st.will = nil
 	}
-	durable := st.durable()
 	var rec *SessionRecord
-	if durable {
+	if lives {
 		if st.expiry != NeverExpires {
-			st.expiring = time.AfterFunc(st.expiry, func() { b.spawn(func() { b.expired(st) }) })
+			st.startExpiry(st.expiry)
 		}
 		st.stored = true
 		rec = st.record()
@@ -270,25 +301,44 @@ func (b *Broker) leave(st *sessionState) {
 	if will != nil {
 		b.publishWill(will)
 	}
-	if !durable {
+	if !lives {
 		b.end(st)
 		return
 	}
-	b.save(rec)
+	b.save(st, rec)
 }
 
-// save stores a session record. Nobody waits for it: without it the session
-// is found as it was before, and that is only older.
-func (b *Broker) save(rec *SessionRecord) {
-	batch := Batch{Ops: []Op{{Kind: OpPutSession, ClientID: rec.ClientID, Session: rec}}}
-	_ = b.commit(b.ctx, &batch, nil)
+// startExpiry ends the session after a time, unless its client comes back.
+// Caller holds mu.
+func (st *sessionState) startExpiry(after time.Duration) {
+	b, epoch := st.broker, st.epoch
+	st.expiring = time.AfterFunc(after, func() { b.spawn(func() { b.expired(st, epoch) }) })
+}
+
+// startWill publishes the will after a time, unless its client comes back.
+// Caller holds mu.
+func (st *sessionState) startWill(after time.Duration) {
+	b, epoch := st.broker, st.epoch
+	st.willing = time.AfterFunc(after, func() { b.spawn(func() { b.willDue(st, epoch) }) })
+}
+
+// save stores a session record, and what the store was too busy for. Nobody
+// waits for it: without it the session is found as it was before, and that is
+// only older.
+func (b *Broker) save(st *sessionState, rec *SessionRecord) {
+	st.mu.Lock()
+	owed := st.owed
+	st.owed = nil
+	st.mu.Unlock()
+	ops := []Op{{Kind: OpPutSession, ClientID: rec.ClientID, Session: rec}}
+	_ = b.commit(b.ctx, &Batch{Ops: append(ops, st.dequeues(owed)...)}, nil)
 }
 
 // expired ends a session whose time is over, unless its client came back.
-func (b *Broker) expired(st *sessionState) {
+func (b *Broker) expired(st *sessionState, epoch uint64) {
 	defer b.lockLife(st.id).Unlock()
 	st.mu.Lock()
-	if st.owner != nil || st.dead || st.expiring == nil {
+	if st.owner != nil || st.dead || st.epoch != epoch {
 		st.mu.Unlock()
 		return
 	}
@@ -317,16 +367,21 @@ func (b *Broker) end(st *sessionState) {
 	for f := range st.subs {
 		filters = append(filters, f)
 	}
+	b.stats.dropped[DropSessionEnded].Add(st.unconfirmed())
 	st.subs, st.inbound = nil, nil
 	st.queue.clear()
 	st.window.clear()
-	st.spill, st.memory, st.bytes = spill{}, 0, 0
-	stored := st.stored
+	st.spill, st.memory, st.bytes, st.owed = spill{}, 0, 0, nil
+	st.awaitHandover()
+	stored, used := st.stored, st.nextSeq-1
 	st.mu.Unlock()
 
 	b.mu.Lock()
 	if b.sessions[st.id] == st {
 		delete(b.sessions, st.id)
+	}
+	if st.durable {
+		b.usedSeq = max(b.usedSeq, used)
 	}
 	b.mu.Unlock()
 	for _, f := range filters {
@@ -336,6 +391,18 @@ func (b *Broker) end(st *sessionState) {
 		batch := Batch{Ops: []Op{{Kind: OpDeleteSession, ClientID: st.id}}}
 		_ = b.commit(b.ctx, &batch, nil)
 	}
+}
+
+// unconfirmed counts the messages that the session holds and that its client
+// has not confirmed. Caller holds mu.
+func (st *sessionState) unconfirmed() uint64 {
+	n := st.queue.len() + st.spill.count
+	for i := range st.window.entries() {
+		if st.window.at(i).msg != nil {
+			n++
+		}
+	}
+	return uint64(n)
 }
 
 // Kick asks the adapter of a client to disconnect it. It reports whether the

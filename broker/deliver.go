@@ -1,8 +1,8 @@
 package broker
 
 import (
-	"math"
 	"slices"
+	"time"
 )
 
 // Delivery is one message, or one PUBREL, that the adapter is to send now.
@@ -28,6 +28,7 @@ const pageEntries = 64
 func (s *Session) Next(dst []Delivery) []Delivery {
 	st := s.state
 	var w nextWork
+	var wake func()
 	now := nowMillis()
 	start := len(dst)
 	st.mu.Lock()
@@ -41,10 +42,14 @@ func (s *Session) Next(dst []Delivery) []Delivery {
 			break
 		}
 	}
-	if len(dst) == start && st.owner == s {
+	switch {
+	case st.owner != s:
+		wake = st.nudge() // the next connection may have waited for the page that was read here
+	case len(dst) == start:
 		st.idle = true
 	}
 	st.mu.Unlock()
+	wakeUp(wake)
 	s.delivered.Add(uint64(len(dst) - start))
 	s.broker.report(st, &w)
 	return dst
@@ -52,8 +57,9 @@ func (s *Session) Next(dst []Delivery) []Delivery {
 
 // nextWork is what one call of Next owes to the store and the counters.
 type nextWork struct {
-	sent    uint64   // highest new durable sequence number
-	settled []uint64 // expired ones
+	messages [3]uint64 // by QoS
+	sent     uint64    // highest new durable sequence number
+	settled  []uint64  // expired ones
 }
 
 // next takes one delivery. Caller holds mu.
@@ -81,7 +87,7 @@ func (st *sessionState) next(now int64, w *nextWork) (Delivery, bool) {
 		case e.seq == 0:
 			taken := st.queue.pop()
 			st.forget(&taken)
-			st.broker.stats.sent[0].Add(1)
+			w.messages[0]++
 			return Delivery{Message: taken.msg, Retain: taken.retain, SubscriptionIDs: taken.ids}, true
 		case !st.mayEnter(e):
 			return Delivery{}, false
@@ -103,12 +109,12 @@ func (st *sessionState) send(e *entry, w *nextWork) Delivery {
 		Message: e.msg, QoS: e.qos, Retain: e.retain, Dup: e.sent,
 		PacketID: packetID(e.seq), SubscriptionIDs: e.ids,
 	}
-	if !e.sent && st.stored && st.durable() {
+	if !e.sent && st.durable {
 		w.sent = max(w.sent, e.seq)
 	}
 	e.sent, e.counted = true, true
 	st.inFlight++
-	st.broker.stats.sent[e.qos].Add(1)
+	w.messages[e.qos]++
 	return d
 }
 
@@ -116,12 +122,17 @@ func (st *sessionState) expire(w *nextWork) {
 	e := st.queue.pop()
 	st.forget(&e)
 	st.broker.stats.drop(DropExpired)
-	if e.seq != 0 && st.stored && st.durable() {
+	if e.seq != 0 && st.durable {
 		w.settled = append(w.settled, e.seq)
 	}
 }
 
 func (b *Broker) report(st *sessionState, w *nextWork) {
+	for qos, n := range w.messages {
+		if n > 0 {
+			b.stats.sent[qos].Add(n)
+		}
+	}
 	if w.sent != 0 {
 		// Nobody waits for it: lost in a crash, a few messages go out again
 		// without DUP.
@@ -139,43 +150,97 @@ func (st *sessionState) mustLoad() bool {
 		st.spill.count > 0 && !st.loading && (st.quota() || st.window.len() == 0)
 }
 
+// reloadAfter is how long a session waits before it reads again after the
+// store could not be read.
+const reloadAfter = time.Second
+
 // load reads a page of the spilled tail into the queue and reports whether it
-// got something. Caller holds mu, which is given up while the store reads.
+// is worth looking again. Caller holds mu, which is given up while the store
+// reads.
 func (st *sessionState) load() bool {
-	from := st.spill.from
-	st.loading, st.changed = true, false
-	// A lower number that is not committed yet must not be passed over.
-	bound := uint64(math.MaxUint64)
+	// What is not committed must not be passed over, and of what gets its
+	// number from now on the page may hold one without its predecessor.
+	from, expected, bound := st.spill.from, st.spill.count, st.nextSeq
+	whole := len(st.reserved)+len(st.unsaved) == 0
 	for _, open := range [][]uint64{st.reserved, st.unsaved} {
 		if len(open) > 0 {
 			bound = min(bound, open[0])
 		}
 	}
+	if bound <= from {
+		return false
+	}
+	st.loading, st.changed = true, false
 	st.mu.Unlock()
 	page, err := st.broker.store.Queued(st.id, from, pageEntries)
 	st.mu.Lock()
-	st.loading = false
 	if st.dead {
 		return false
 	}
 	if err != nil {
-		st.broker.log.Error("read queued messages, trying again with the next change", "client", st.id, "err", err)
+		st.reloadLater(err)
 		return false
 	}
+	st.loading = false
 	if i := slices.IndexFunc(page, func(q Queued) bool { return q.Seq >= bound }); i >= 0 {
 		page = page[:i]
 	}
-	if len(page) == 0 {
-		if bound == math.MaxUint64 && st.spill.from == from { // the store knows no more of them: damaged, and counted there
-			st.broker.stats.dropped[DropStore].Add(uint64(st.spill.count))
-			st.spill = spill{}
-		}
+	switch {
+	case len(page) > 0:
+		st.takePage(page)
+	case whole:
+		st.lose(expected, bound)
+	default:
 		return st.changed
 	}
-	st.takePage(page)
 	return st.queue.len() > 0 || st.spill.count > 0
 }
 
+// reloadLater leaves loading set, so that nobody reads in the meantime.
+// Caller holds mu.
+func (st *sessionState) reloadLater(err error) {
+	st.broker.log.Error("read queued messages, trying again", "client", st.id, "err", err, "in", reloadAfter)
+	time.AfterFunc(reloadAfter, func() {
+		st.mu.Lock()
+		st.loading = false
+		wake := st.nudge()
+		st.mu.Unlock()
+		wakeUp(wake)
+	})
+}
+
+// lose gives up entries that the store does not know: they were damaged, and
+// nothing else can be told of them. Caller holds mu.
+func (st *sessionState) lose(n int, next uint64) {
+	st.broker.stats.dropped[DropStore].Add(uint64(n))
+	st.spill.count -= n
+	st.spill.from = next
+	st.closeSpill()
+}
+
+// closeSpill ends the spilled tail when nothing is left of it. Caller holds mu.
+func (st *sessionState) closeSpill() {
+	if st.spill.count > 0 {
+		return
+	}
+	st.spill = spill{}
+	if st.window.len() == 0 && st.queue.len() == 0 {
+		st.bytes, st.memory = 0, 0 // sizes of what could not be read are not known
+	}
+}
+
+// waiting reports whether an entry waits at the head of the queue, and reads a
+// page of the spilled tail if need be. Caller holds mu.
+func (st *sessionState) waiting() bool {
+	for st.queue.len() == 0 {
+		if st.spill.count == 0 || st.loading || !st.load() {
+			return false
+		}
+	}
+	return true
+}
+
+// takePage moves a page from the spilled tail to the queue. Caller holds mu.
 func (st *sessionState) takePage(page []Queued) {
 	for i := range page {
 		q := &page[i]
@@ -196,9 +261,7 @@ func (st *sessionState) takePage(page []Queued) {
 		st.memory += e.cost()
 		st.queue.push(e)
 	}
-	if st.spill.count <= 0 {
-		st.spill = spill{}
-	}
+	st.closeSpill()
 }
 
 // Acked completes a delivery: PUBACK for QoS 1, PUBCOMP for QoS 2 after
@@ -263,10 +326,9 @@ func (s *Session) Received(packetID uint16, failed bool, done func(Reason)) {
 		e.released, e.msg = true, nil
 		st.memory += e.cost()
 	}
-	stored := st.stored && st.durable()
 	seq := e.seq
 	st.mu.Unlock()
-	if !fresh || !stored {
+	if !fresh || !st.durable {
 		answer(done, Success)
 		return
 	}
@@ -303,7 +365,7 @@ func (st *sessionState) trim() {
 			e = st.queue.pop()
 		case st.queue.at(last).qos == 0:
 			e = st.queue.remove(last)
-		case !st.durable():
+		case !st.durable:
 			e = st.queue.pop()
 		default:
 			return
@@ -317,16 +379,10 @@ func (st *sessionState) trim() {
 // what the store must be told. Caller holds mu.
 func (st *sessionState) trimDurable() (dropped []uint64) {
 	c := &st.broker.cfg.Session
-	if c.WhenFull != DropOldest {
+	if c.WhenFull != DropOldest || st.holds > 0 { // what Subscribe queued may not be with the store yet
 		return nil
 	}
-	for st.bytes > c.QueueBytes {
-		if st.queue.len() == 0 && (st.spill.count == 0 || st.loading || !st.load()) {
-			return dropped
-		}
-		if st.queue.len() == 0 {
-			continue
-		}
+	for st.bytes > c.QueueBytes && st.waiting() && !st.queue.at(0).released {
 		e := st.queue.pop()
 		st.forget(&e)
 		st.broker.stats.drop(DropQueueFull)
@@ -342,9 +398,8 @@ func (st *sessionState) trimDurable() (dropped []uint64) {
 func (st *sessionState) withdraw(pe *pendingEntry) {
 	if pe.spilled {
 		st.bytes -= int64(pe.entry.size)
-		if st.spill.count--; st.spill.count == 0 {
-			st.spill = spill{}
-		}
+		st.spill.count--
+		st.closeSpill()
 		return
 	}
 	for i := range st.queue.entries() {

@@ -25,7 +25,7 @@ func (b *Broker) load(ctx context.Context) error {
 func (b *Broker) restore(stored *StoredSession, now int64) {
 	rec := &stored.Record
 	st := &sessionState{
-		broker: b, id: rec.ClientID, username: rec.Username, protocol: rec.Protocol, expiry: rec.Expiry,
+		broker: b, id: rec.ClientID, durable: rec.Expiry > 0, username: rec.Username, protocol: rec.Protocol, expiry: rec.Expiry,
 		detached: rec.DetachedAt, stored: true, will: rec.Will,
 		nextSeq: max(1, rec.NextSeq, stored.Last+1, stored.Sent+1), sentMark: stored.Sent, bytes: stored.Bytes,
 	}
@@ -50,11 +50,14 @@ func (b *Broker) restore(stored *StoredSession, now int64) {
 		b.router.add(st, sub)
 	}
 	b.sessions[st.id] = st
+	st.mu.Lock()
+	defer st.mu.Unlock()
 	b.resumeTimers(st, now)
 }
 
-// resumeTimers starts what runs while a session is detached. The time before
-// the restart counts where it is known.
+// resumeTimers starts what runs while a session is detached by the end of the
+// gateway. The time before the restart counts where it is known. Caller holds
+// mu of st.
 func (b *Broker) resumeTimers(st *sessionState, now int64) {
 	away := time.Duration(0)
 	if st.detached != 0 {
@@ -63,13 +66,12 @@ func (b *Broker) resumeTimers(st *sessionState, now int64) {
 		st.detached = now
 	}
 	if st.will != nil {
-		delay := max(st.will.Delay-away, willGrace)
-		st.willing = time.AfterFunc(delay, func() { b.spawn(func() { b.willDue(st) }) })
+		st.startWill(max(st.will.Delay-away, willGrace))
 	}
 	switch {
-	case !st.durable() && st.will == nil:
-		st.expiring = time.AfterFunc(0, func() { b.spawn(func() { b.expired(st) }) })
-	case st.durable() && st.expiry != NeverExpires:
-		st.expiring = time.AfterFunc(max(st.expiry-away, 0), func() { b.spawn(func() { b.expired(st) }) })
+	case st.expiry == 0 && st.will == nil:
+		st.startExpiry(0)
+	case st.expiry > 0 && st.expiry != NeverExpires:
+		st.startExpiry(max(st.expiry-away, 0))
 	}
 }

@@ -2,7 +2,6 @@ package broker
 
 import (
 	"context"
-	"slices"
 	"strings"
 )
 
@@ -34,14 +33,14 @@ func (s *Session) Publish(ctx context.Context, m *Message, packetID uint16, done
 		m.Time = nowMillis()
 	}
 	p := &Publication{Message: m, Session: s, done: done}
-	var extra []Op
-	if m.QoS == 2 && packetID != 0 {
-		var first bool
-		if first, extra = s.openInbound(p, packetID); !first {
-			return
-		}
+	if m.QoS < 2 || packetID == 0 {
+		s.broker.publish(ctx, p, nil)
+		return
 	}
-	s.broker.publish(ctx, p, nil, extra)
+	if first, ops := s.openInbound(p, packetID); first {
+		s.broker.publish(ctx, p, ops)
+		s.state.handedOver()
+	}
 }
 
 func (s *Session) admit(m *Message) Reason {
@@ -52,88 +51,14 @@ func (s *Session) admit(m *Message) Reason {
 		return QoSNotSupported
 	case ValidTopic(m.Topic) != nil:
 		return InvalidTopic
-	case m.Topic == "$SYS" || strings.HasPrefix(m.Topic, "$SYS/"):
+	case isSys(m.Topic):
 		return NotAuthorized
 	}
 	return Success
 }
 
-// openInbound notes a QoS 2 publish. For the first of its identifier it wraps
-// p.done; for a duplicate it arranges the answer and returns false.
-func (s *Session) openInbound(p *Publication, id uint16) (first bool, extra []Op) {
-	st := s.state
-	st.mu.Lock()
-	if st.owner != s {
-		st.mu.Unlock()
-		answer(p.done, Closed)
-		return false, nil
-	}
-	if in := st.inbound[id]; in != nil {
-		settled, outcome := in.settled, in.outcome
-		if !settled {
-			in.waiting = append(in.waiting, p.done)
-		}
-		st.mu.Unlock()
-		if settled {
-			answer(p.done, outcome)
-		}
-		return false, nil
-	}
-	in := &inbound{}
-	if st.inbound == nil {
-		st.inbound = make(map[uint16]*inbound)
-	}
-	st.inbound[id] = in
-	durable := st.durable()
-	st.mu.Unlock()
-
-	done := p.done
-	p.done = func(r Reason) { st.settleInbound(id, in, r, done) }
-	if durable {
-		extra = []Op{{Kind: OpInbound, ClientID: st.id, PacketID: id}}
-	}
-	return true, extra
-}
-
-// settleInbound keeps the outcome for duplicates. A refused message frees its
-// identifier: a PUBREC with an error ends the exchange [MQTT-4.3.3-9].
-func (s *sessionState) settleInbound(id uint16, in *inbound, r Reason, done func(Reason)) {
-	s.mu.Lock()
-	in.settled, in.outcome = true, r
-	waiting := in.waiting
-	in.waiting = nil
-	if !r.OK() && s.inbound[id] == in {
-		delete(s.inbound, id)
-	}
-	s.mu.Unlock()
-	answer(done, r)
-	for _, w := range waiting {
-		answer(w, r)
-	}
-}
-
-// Release ends a QoS 2 publish of this client: its PUBREL came. done is called
-// once that is durable, with Success, or with PacketIDNotFound when there is
-// no such publish. It must not block.
-func (s *Session) Release(packetID uint16, done func(Reason)) {
-	st := s.state
-	st.mu.Lock()
-	_, known := st.inbound[packetID]
-	delete(st.inbound, packetID)
-	owner, durable := st.owner == s, st.durable()
-	st.mu.Unlock()
-	switch {
-	case !owner:
-		answer(done, Closed)
-	case !known:
-		answer(done, PacketIDNotFound)
-	case !durable:
-		answer(done, Success)
-	default:
-		b := Batch{Ops: []Op{{Kind: OpInboundDone, ClientID: st.id, PacketID: packetID}}}
-		s.broker.commitOr(s.broker.ctx, &b, done)
-	}
-}
+// isSys reports whether a topic belongs to the broker itself.
+func isSys(topic string) bool { return topic == "$SYS" || strings.HasPrefix(topic, "$SYS/") }
 
 // commitOr commits and answers with the Reason of the outcome.
 func (b *Broker) commitOr(ctx context.Context, batch *Batch, done func(Reason)) {
@@ -142,43 +67,45 @@ func (b *Broker) commitOr(ctx context.Context, batch *Batch, done func(Reason)) 
 	}
 }
 
-// publish is the way of every message behind the adapter. targets may be nil:
-// then the publisher's cache is asked after the rewriters.
-func (b *Broker) publish(ctx context.Context, p *Publication, targets []target, extra []Op) {
+// publish is the way of every message behind the adapter. ops are what is to
+// be stored with it.
+func (b *Broker) publish(ctx context.Context, p *Publication, ops []Op) {
 	p.Hold()
-	if r := b.rewrite(p); !r.OK() {
+	r := b.accept(ctx, p, ops)
+	if !r.OK() {
 		b.stats.refused.Add(1)
-		p.Done(r)
-		return
 	}
-	m := p.Message
-	if p.Session != nil {
-		targets = p.Session.match(m.Topic)
-	}
-	if m.QoS > 0 {
-		if r := b.room(targets, m); !r.OK() {
-			b.stats.refused.Add(1)
-			p.Done(r)
-			return
-		}
-	}
-	for _, rec := range b.recorders {
-		if r := rec.Record(ctx, p); !r.OK() && m.QoS > 0 {
-			b.stats.refused.Add(1)
-			p.Done(r)
-			return
-		}
-	}
-	p.Done(b.distribute(ctx, p, targets, extra))
+	p.Done(r)
 }
 
-func (b *Broker) rewrite(p *Publication) Reason {
+func (b *Broker) accept(ctx context.Context, p *Publication, ops []Op) Reason {
 	for _, h := range b.rewriters {
 		if r := h.Rewrite(p); !r.OK() {
 			return r
 		}
 	}
-	return Success
+	m := p.Message
+	targets := b.match(p)
+	if m.QoS > 0 {
+		if r := b.room(targets, m); !r.OK() {
+			return r
+		}
+	}
+	for _, rec := range b.recorders {
+		if r := rec.Record(ctx, p); !r.OK() && m.QoS > 0 {
+			return r
+		}
+	}
+	return b.distribute(ctx, p, targets, ops)
+}
+
+// match finds the sessions for the message as the rewriters left it.
+func (b *Broker) match(p *Publication) []target {
+	if p.Session != nil {
+		return p.Session.match(p.Message.Topic)
+	}
+	targets, _ := b.router.match(p.Message.Topic)
+	return targets
 }
 
 // room refuses a message that a durable session at its cap could not take, as
@@ -189,220 +116,32 @@ func (b *Broker) room(targets []target, m *Message) Reason {
 	}
 	for i := range targets {
 		s := targets[i].session
-		s.mu.Lock()
-		full := s.durable() && !s.dead && s.bytes+int64(m.size()) > b.cfg.Session.QueueBytes
-		s.mu.Unlock()
-		if full && targets[i].qos(m) > 0 {
+		if !s.durable {
+			continue
+		}
+		if e, ok := targets[i].entry(m); ok && e.qos > 0 && !s.hasRoom(int64(e.size)) {
 			return QuotaExceeded
 		}
 	}
 	return Success
 }
 
-// distribute retains the message and gives it to the sessions: at once to
-// those that keep it in memory, by way of the store to the durable ones.
-func (b *Broker) distribute(ctx context.Context, p *Publication, targets []target, extra []Op) Reason {
-	m := p.Message
-	d := distribution{broker: b, message: m, ops: extra}
-	if m.Retain {
-		defer b.retained.lockTopic(m.Topic).Unlock()
-		d.retain()
-	}
-	for i := range targets {
-		d.deliver(&targets[i])
-	}
-	if d.matched {
-		p.Matched()
-	}
-	return d.commit(ctx, p)
-}
-
-// distribution is the work of giving one message to its sessions.
-type distribution struct {
-	broker  *Broker
-	message *Message
-	matched bool
-	ops     []Op
-	durable []pendingEntry
-}
-
-// pendingEntry has a sequence number but waits for its batch to be appended.
-type pendingEntry struct {
-	session *sessionState
-	entry   entry
-
-	// Covered by session.mu: the commit may end before the entry is queued.
-	spilled bool // counted in session.unsaved
-	settled bool
-	failed  bool
-}
-
-func (d *distribution) retain() {
-	m := d.message
-	if len(m.Payload) == 0 { // clears the value, is delivered, is not kept [MQTT-3.3.1-6]
-		if d.broker.retained.clear(m.Topic) {
-			d.ops = append(d.ops, Op{Kind: OpUnretain, Topic: m.Topic})
-		}
-		return
-	}
-	d.broker.retained.set(m)
-	d.ops = append(d.ops, Op{Kind: OpRetain, Message: m})
-	d.matched = true
-}
-
-// qos is the effective quality of service of a message for the target.
-func (t *target) qos(m *Message) QoS {
-	q := t.first.QoS
-	for _, s := range t.more {
-		q = max(q, s.QoS)
-	}
-	return min(q, m.QoS)
-}
-
-// entry merges the target's subscriptions: the highest QoS, all identifiers,
-// No Local judged for each [MQTT-3.3.4-2, MQTT-3.3.4-3, MQTT-3.8.3-3].
-func (t *target) entry(m *Message) (e entry, ok bool) {
-	own := m.ClientID == t.session.id
-	take := func(s *subscription) {
-		if s.NoLocal && own {
-			return
-		}
-		ok = true
-		e.qos = max(e.qos, s.QoS)
-		e.retain = e.retain || s.RetainAsPublished && m.Retain
-		switch {
-		case len(e.ids) == 0:
-			e.ids = s.ids
-		case len(s.ids) > 0:
-			e.ids = append(e.ids[:len(e.ids):len(e.ids)], s.ids...)
-		}
-	}
-	take(t.first)
-	for _, s := range t.more {
-		take(s)
-	}
-	e.msg, e.size, e.qos = m, int32(m.size()), min(e.qos, m.QoS)
-	return e, ok
-}
-
-func (d *distribution) deliver(t *target) {
-	e, ok := t.entry(d.message)
-	if !ok {
-		return
-	}
-	s := t.session
+// hasRoom reports whether the byte cap leaves room for one more entry. Waiting
+// messages whose time has passed make room.
+func (s *sessionState) hasRoom(size int64) bool {
+	limit, now := s.broker.cfg.Session.QueueBytes, nowMillis()
+	var w nextWork
 	s.mu.Lock()
-	if !s.accepts(e.qos) {
-		s.mu.Unlock()
-		return
+	for s.bytes+size > limit && s.waiting() {
+		if e := s.queue.at(0); e.released || !e.msg.Expired(now) {
+			break
+		}
+		s.expire(&w)
 	}
-	d.matched = true
-	if e.qos > 0 {
-		e.seq = s.reserve()
-	}
-	if e.qos > 0 && s.durable() {
-		s.mu.Unlock()
-		d.durable = append(d.durable, pendingEntry{session: s, entry: e})
-		return
-	}
-	s.enqueue(e, false)
-	s.trim()
-	wake := s.nudge()
+	room := s.dead || s.bytes+size <= limit
 	s.mu.Unlock()
-	wakeUp(wake)
-}
-
-// commit appends the batch to the store, makes the durable entries visible to
-// their sessions in that order, and holds the acknowledgement for QoS 1 and 2.
-func (d *distribution) commit(ctx context.Context, p *Publication) Reason {
-	if len(d.durable) > 0 {
-		targets := make([]Target, len(d.durable))
-		for i := range d.durable {
-			e := &d.durable[i].entry
-			targets[i] = Target{ClientID: d.durable[i].session.id, Seq: e.seq, QoS: e.qos, Retain: e.retain, SubscriptionIDs: e.ids}
-		}
-		d.ops = append(d.ops, Op{Kind: OpEnqueue, Message: d.message, Targets: targets})
+	if len(w.settled) > 0 {
+		s.settle(w.settled...)
 	}
-	if len(d.ops) == 0 {
-		return Success
-	}
-	if d.message.QoS == 0 {
-		if err := d.broker.commit(ctx, &Batch{Ops: d.ops}, nil); err != nil {
-			d.broker.stats.drop(DropStore)
-		}
-		return Success // a retained QoS 0 message; nobody is promised anything
-	}
-	p.Hold()
-	err := d.broker.commit(ctx, &Batch{Ops: d.ops}, func(err error) {
-		d.committed(err)
-		p.Done(storeReason(err))
-	})
-	if err != nil {
-		d.drop()
-		p.pending.Add(-1)
-		return storeReason(err)
-	}
-	d.enqueue()
-	return Success
-}
-
-// enqueue runs after the batch was appended, so that whatever the receiver's
-// acknowledgement appends comes behind it.
-func (d *distribution) enqueue() {
-	for i := range d.durable {
-		pe := &d.durable[i]
-		s := pe.session
-		s.mu.Lock()
-		if s.dead || pe.failed {
-			s.abandon(pe.entry.seq)
-			wake := s.nudge()
-			s.mu.Unlock()
-			wakeUp(wake)
-			continue
-		}
-		if s.enqueue(pe.entry, true) && !pe.settled {
-			pe.spilled = true
-			at, _ := slices.BinarySearch(s.unsaved, pe.entry.seq)
-			s.unsaved = slices.Insert(s.unsaved, at, pe.entry.seq)
-		}
-		dropped := s.trimDurable()
-		wake := s.nudge()
-		s.mu.Unlock()
-		if len(dropped) > 0 {
-			s.settle(dropped...)
-		}
-		wakeUp(wake)
-	}
-}
-
-// committed runs when the batch is on disk or was given up. Entries that only
-// the store holds can be read from now on.
-func (d *distribution) committed(err error) {
-	for i := range d.durable {
-		pe := &d.durable[i]
-		s := pe.session
-		s.mu.Lock()
-		pe.settled = true
-		if pe.spilled {
-			s.unsaved = without(s.unsaved, pe.entry.seq)
-		}
-		if err != nil {
-			pe.failed = true
-			s.withdraw(pe)
-		}
-		wake := s.nudge()
-		s.mu.Unlock()
-		wakeUp(wake)
-	}
-}
-
-func (d *distribution) drop() {
-	for i := range d.durable {
-		s := d.durable[i].session
-		s.mu.Lock()
-		s.abandon(d.durable[i].entry.seq)
-		wake := s.nudge()
-		s.mu.Unlock()
-		wakeUp(wake)
-	}
+	return room
 }

@@ -1,7 +1,9 @@
 package broker
 
 import (
+	"context"
 	"hash/maphash"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,7 +20,9 @@ type retained struct {
 
 	// order makes "set the value and hand it to the store" one step per topic,
 	// so that memory and disk agree about which of two messages is the last.
-	order [64]sync.Mutex
+	// One slot each; a channel, because a writer may wait for the disk while it
+	// holds it, and the next one must be able to give up.
+	order [64]chan struct{}
 	seed  maphash.Seed
 }
 
@@ -27,52 +31,102 @@ type retainedNode struct {
 	message  atomic.Pointer[Message]
 }
 
-func newRetained() *retained { return &retained{seed: maphash.MakeSeed()} }
-
-// lockTopic serialises writers of one topic (and of those that share its stripe).
-func (r *retained) lockTopic(topic string) *sync.Mutex {
-	mu := &r.order[maphash.String(r.seed, topic)%uint64(len(r.order))]
-	mu.Lock()
-	return mu
+func newRetained() *retained {
+	r := &retained{seed: maphash.MakeSeed()}
+	for i := range r.order {
+		r.order[i] = make(chan struct{}, 1)
+	}
+	return r
 }
 
-// set stores m as the retained value of its topic.
-func (r *retained) set(m *Message) {
+// orderSpins is how often a caller that must not block looks for its turn. A
+// writer that does not wait for the disk is done long before.
+const orderSpins = 200
+
+// lockTopic serialises writers of one topic (and of those that share its
+// stripe). It returns nil when ctx ends first, or with NoWait when another
+// writer waits for the disk.
+func (r *retained) lockTopic(ctx context.Context, topic string) (unlock func()) {
+	slot := r.order[maphash.String(r.seed, topic)%uint64(len(r.order))]
+	unlock = func() { <-slot }
+	if ctx != nil {
+		select {
+		case slot <- struct{}{}:
+			return unlock
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	for range orderSpins {
+		select {
+		case slot <- struct{}{}:
+			return unlock
+		default:
+			runtime.Gosched()
+		}
+	}
+	return nil
+}
+
+// set stores m as the retained value of its topic and returns the value that
+// it replaces, nil when there was none.
+func (r *retained) set(m *Message) (old *Message) {
 	r.mu.RLock()
 	n := r.find(m.Topic)
 	if n != nil {
-		r.swap(n, m)
+		old = r.swap(n, m)
 	}
 	r.mu.RUnlock()
 	if n != nil {
-		return
+		return old
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.swap(r.make(m.Topic), m)
+	return r.swap(r.make(m.Topic), m)
 }
 
-func (r *retained) swap(n *retainedNode, m *Message) {
-	old := n.message.Swap(m)
-	if old == nil {
-		r.count.Add(1)
-		r.bytes.Add(int64(m.size()))
-		return
+func (r *retained) swap(n *retainedNode, m *Message) (old *Message) {
+	if old = n.message.Swap(m); old != nil {
+		r.bytes.Add(int64(m.size() - old.size()))
+		return old
 	}
-	r.bytes.Add(int64(m.size() - old.size()))
+	r.count.Add(1)
+	r.bytes.Add(int64(m.size()))
+	return nil
 }
 
-// clear removes the retained value of a topic and reports whether there was one.
-func (r *retained) clear(topic string) bool {
+// clear removes the retained value of a topic and returns it, nil when there
+// was none.
+func (r *retained) clear(topic string) (old *Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.root.clear(topic)
-	if old == nil {
-		return false
+	return r.clearLocked(topic)
+}
+
+func (r *retained) clearLocked(topic string) (old *Message) {
+	if old = r.root.clear(topic); old != nil {
+		r.count.Add(-1)
+		r.bytes.Add(-int64(old.size()))
 	}
-	r.count.Add(-1)
-	r.bytes.Add(-int64(old.size()))
-	return true
+	return old
+}
+
+// restore undoes what m did to the retained value of its topic, unless
+// another message changed it since.
+func (r *retained) restore(m, old *Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var now *Message
+	if n := r.find(m.Topic); n != nil {
+		now = n.message.Load()
+	}
+	switch cleared := len(m.Payload) == 0; {
+	case cleared && now != nil, !cleared && now != m:
+	case old != nil:
+		r.swap(r.make(m.Topic), old)
+	default:
+		r.clearLocked(m.Topic)
+	}
 }
 
 func (n *retainedNode) clear(topic string) *Message {

@@ -137,8 +137,7 @@ func (b *Broker) Inject(ctx context.Context, m *Message, done func(Reason)) {
 	if m.Time == 0 {
 		m.Time = nowMillis()
 	}
-	targets, _ := b.router.match(m.Topic)
-	b.publish(ctx, &Publication{Message: m, done: done}, targets, nil)
+	b.publish(ctx, &Publication{Message: m, done: done}, nil)
 }
 
 func answer(done func(Reason), r Reason) {

@@ -11,6 +11,10 @@ import (
 type sessionState struct {
 	broker *Broker
 	id     string
+	// durable says that the session outlives a connection, so that what it is
+	// to receive is kept in the store. It never changes: a session that is
+	// resumed for the last time stays in the store until its end.
+	durable bool
 
 	mu       sync.Mutex // covers everything below; never held over Store.Commit that may block, or a callback
 	owner    *Session   // nil while no connection is attached
@@ -21,25 +25,28 @@ type sessionState struct {
 	stored   bool // the store has a record of it
 	detached int64
 	will     *Will
+	epoch    uint64 // counts owners, so that a timer of an earlier absence does nothing
 	expiring *time.Timer
 	willing  *time.Timer
 
 	subs    map[string]*subscription
 	inbound map[uint16]*inbound // QoS 2 publishes of the client without PUBREL
 
-	queue    fifo     // waiting, in order
-	window   fifo     // sent and not completed, in order
-	resend   int      // entries of the window before it went out on this connection
-	inFlight int      // of them, those that hold a place of the receive maximum
-	holds    int      // Subscribe calls that still wait for the disk
-	started  bool     // CONNACK is on its way
-	idle     bool     // Next returned nothing, so the next change must wake the adapter
-	nextSeq  uint64   // the next sequence number to give
-	pushed   uint64   // the highest that was queued
-	reserved []uint64 // given, but not queued yet; ascending
-	sentMark uint64   // highest that may have been sent in an earlier life
-	memory   int      // bytes of queue and window
-	bytes    int64    // bytes of all QoS>0 entries, spilled ones included
+	queue    fifo          // waiting, in order
+	window   fifo          // sent and not completed, in order
+	resend   int           // entries of the window before it went out on this connection
+	inFlight int           // of them, those that hold a place of the receive maximum
+	holds    int           // Subscribe calls that still wait for the disk
+	handing  int           // batches beside those of reserved that name the session and are not with the store yet
+	drained  chan struct{} // closed when the last of them is, if somebody waits
+	started  bool          // CONNACK is on its way
+	idle     bool          // Next returned nothing, so the next change must wake the adapter
+	nextSeq  uint64        // the next sequence number to give
+	pushed   uint64        // the highest that was queued
+	reserved []uint64      // given, but not queued yet; ascending
+	sentMark uint64        // highest that may have been sent in an earlier life
+	memory   int           // bytes of queue and window
+	bytes    int64         // bytes of all QoS>0 entries, spilled ones included
 	spill    spill
 	loading  bool     // a page of the spilled tail is being read
 	changed  bool     // something happened meanwhile that Next has to look at
@@ -61,14 +68,6 @@ type inbound struct {
 	waiting []func(Reason) // duplicates that came before the outcome
 }
 
-// durable reports whether the session outlives its connection. Caller holds mu.
-func (s *sessionState) durable() bool { return s.expiry > 0 }
-
-// accepts decides, for one target, what is queued. Caller holds mu.
-func (s *sessionState) accepts(qos QoS) bool {
-	return !s.dead && (s.owner != nil || qos > 0 && s.durable())
-}
-
 // reserve gives the next sequence number; the entry follows by enqueue or the
 // number is returned by abandon. Deliveries wait for reserved numbers, so
 // that the outbox is in order. Caller holds mu.
@@ -79,8 +78,41 @@ func (s *sessionState) reserve() uint64 {
 	return seq
 }
 
+// abandon takes a number off the list of those that deliveries wait for.
+// Caller holds mu.
 func (s *sessionState) abandon(seq uint64) {
 	s.reserved = without(s.reserved, seq)
+	s.drain()
+}
+
+// handedOver ends what began with handing++: the batch is with the store.
+func (s *sessionState) handedOver() {
+	s.mu.Lock()
+	s.handing--
+	s.drain()
+	s.mu.Unlock()
+}
+
+// drain lets the end of the session go on. Caller holds mu.
+func (s *sessionState) drain() {
+	if s.drained != nil && len(s.reserved) == 0 && s.handing == 0 {
+		close(s.drained)
+		s.drained = nil
+	}
+}
+
+// awaitHandover waits until every batch that names a dead session is with the
+// store. What the store is told next then comes behind them. Caller holds mu,
+// which is given up meanwhile.
+func (s *sessionState) awaitHandover() {
+	if !s.durable || len(s.reserved) == 0 && s.handing == 0 {
+		return
+	}
+	drained := make(chan struct{})
+	s.drained = drained
+	s.mu.Unlock()
+	<-drained
+	s.mu.Lock()
 }
 
 // without takes seq out of an ascending list, usually from its beginning.
@@ -123,7 +155,7 @@ func (s *sessionState) enqueue(e entry, inStore bool) (spilled bool) {
 // that did, or the session holds enough in memory. Caller holds mu.
 func (s *sessionState) spills(e *entry, late bool) bool {
 	if s.spill.count > 0 {
-		return e.seq > s.spill.from
+		return e.seq >= s.spill.from
 	}
 	return !late && s.memory+e.cost() > s.broker.cfg.Session.MemoryBytes
 }
@@ -158,7 +190,7 @@ func (s *sessionState) sendable() bool {
 		front := s.queue.at(0)
 		return front.seq == 0 || s.mayEnter(front)
 	}
-	return s.spill.count > 0 && s.quota()
+	return s.spill.count > 0 && !s.loading && s.quota()
 }
 
 func (s *sessionState) quota() bool { return s.owner != nil && s.inFlight < s.owner.receiveMaximum }
@@ -193,7 +225,7 @@ func (s *sessionState) complete(i int) (seq uint64) {
 	if s.window.len() == 0 && s.queue.len() == 0 && s.spill.count == 0 {
 		s.bytes, s.memory = 0, 0
 	}
-	if !s.stored || !s.durable() {
+	if !s.durable {
 		return 0
 	}
 	return seq
@@ -207,23 +239,39 @@ func (s *sessionState) forget(e *entry) {
 	}
 }
 
+// settleBatch bounds what is handed to the store again after it was busy.
+const settleBatch = 256
+
 // settle tells the store which entries are completed. A store that is busy is
 // told with the next one. Must be called without mu.
 func (s *sessionState) settle(seqs ...uint64) {
 	s.mu.Lock()
-	seqs = append(s.owed, seqs...)
-	s.owed = nil
+	s.owed = append(s.owed, seqs...)
 	s.mu.Unlock()
-	if len(seqs) == 0 {
-		return
-	}
-	b := Batch{Ops: make([]Op, 0, len(seqs))}
-	for _, seq := range seqs {
-		b.Ops = append(b.Ops, Op{Kind: OpDequeue, ClientID: s.id, Seq: seq})
-	}
-	if err := s.broker.commit(nil, &b, nil); err != nil {
+	for {
 		s.mu.Lock()
-		s.owed = append(seqs, s.owed...)
+		n := min(len(s.owed), settleBatch)
+		seqs = s.owed[:n:n]
+		if s.owed = s.owed[n:]; len(s.owed) == 0 {
+			s.owed = nil
+		}
 		s.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		if err := s.broker.commit(NoWait, &Batch{Ops: s.dequeues(seqs)}, nil); err != nil {
+			s.mu.Lock()
+			s.owed = append(s.owed, seqs...)
+			s.mu.Unlock()
+			return
+		}
 	}
+}
+
+func (s *sessionState) dequeues(seqs []uint64) []Op {
+	ops := make([]Op, 0, len(seqs))
+	for _, seq := range seqs {
+		ops = append(ops, Op{Kind: OpDequeue, ClientID: s.id, Seq: seq})
+	}
+	return ops
 }

@@ -11,15 +11,17 @@ type DropReason uint8
 
 // The reasons of a drop; their names are label values.
 const (
-	DropQueueFull  DropReason = iota // the session's queue was at its cap
-	DropExpired                      // its message expiry passed
-	DropTooLarge                     // larger than the receiver's Maximum Packet Size
-	DropStore                        // the store could not keep it or read it back
-	DropUnsendable                   // the adapter's protocol cannot carry it
+	DropQueueFull    DropReason = iota // the session's queue was at its cap
+	DropExpired                        // its message expiry passed
+	DropTooLarge                       // larger than the receiver's Maximum Packet Size
+	DropStore                          // the store could not keep it or read it back
+	DropUnsendable                     // the adapter's protocol cannot carry it
+	DropDisconnected                   // QoS 0, and its receiver's connection ended
+	DropSessionEnded                   // its receiver's session ended first
 	dropReasons
 )
 
-var dropNames = [dropReasons]string{"queue_full", "expired", "too_large", "store", "unsendable"}
+var dropNames = [dropReasons]string{"queue_full", "expired", "too_large", "store", "unsendable", "disconnected", "session_ended"}
 
 func (d DropReason) String() string { return dropNames[d] }
 

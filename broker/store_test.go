@@ -21,6 +21,9 @@ type memStore struct {
 	state   map[string]*memSession
 	kept    map[string]*Message
 	ops     []OpKind
+
+	onCommit func(b *Batch, taken bool) // before and after a batch is taken, without mu
+	onQueued func(reading bool) error   // before and after Queued looks, without mu
 }
 
 type pendingCommit struct {
@@ -67,6 +70,10 @@ func (m *memStore) Load(context.Context) (*State, error) {
 }
 
 func (m *memStore) Commit(ctx context.Context, b *Batch, done func(error)) error {
+	if hook := m.onCommit; hook != nil {
+		hook(b, false)
+		defer hook(b, true)
+	}
 	m.mu.Lock()
 	if m.busy && ctx == nil {
 		m.mu.Unlock()
@@ -157,7 +164,8 @@ func (m *memStore) apply(op *Op) {
 			}
 		}
 	case OpSent:
-		m.session(op.ClientID).sent = op.Seq
+		s := m.session(op.ClientID)
+		s.sent = max(s.sent, op.Seq)
 	case OpInbound:
 		m.session(op.ClientID).inbound[op.PacketID] = true
 	case OpInboundDone:
@@ -166,6 +174,12 @@ func (m *memStore) apply(op *Op) {
 }
 
 func (m *memStore) Queued(id string, from uint64, limit int) ([]Queued, error) {
+	if hook := m.onQueued; hook != nil {
+		if err := hook(true); err != nil {
+			return nil, err
+		}
+		defer func() { _ = hook(false) }()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.state[id]

@@ -1,5 +1,7 @@
 package broker
 
+import "slices"
+
 // Subscribe makes the session receive what the filters match. done is called
 // once, when that is durable, and before any delivery that it causes leaves
 // Next; it must not block. Its slices are parallel to subs: the Reason, and
@@ -7,7 +9,7 @@ package broker
 // the outbox, as each subscription's RetainHandling says.
 func (s *Session) Subscribe(subs []Subscription, done func([]Reason, []QoS)) {
 	st := s.state
-	work := subscribing{state: st, reasons: make([]Reason, len(subs)), granted: make([]QoS, len(subs))}
+	work := &subscribing{state: st, reasons: make([]Reason, len(subs)), granted: make([]QoS, len(subs))}
 	st.mu.Lock()
 	if st.owner != s {
 		st.mu.Unlock()
@@ -18,22 +20,26 @@ func (s *Session) Subscribe(subs []Subscription, done func([]Reason, []QoS)) {
 		return
 	}
 	st.holds++
+	st.handing++
 	for i := range subs {
 		work.reasons[i] = work.add(&subs[i])
 		work.granted[i] = subs[i].QoS
 	}
 	st.trim()
-	durable := st.durable()
 	st.mu.Unlock()
+	defer st.handedOver()
 
 	finish := func(err error) {
+		for _, pe := range work.queued {
+			st.saved(pe, err)
+		}
 		if err != nil {
 			work.undo(err)
 		}
 		done(work.reasons, work.granted)
 		st.unhold()
 	}
-	if !durable || len(work.ops) == 0 {
+	if !st.durable || len(work.ops) == 0 {
 		finish(nil)
 		return
 	}
@@ -47,7 +53,8 @@ type subscribing struct {
 	state   *sessionState
 	reasons []Reason
 	granted []QoS
-	added   []string // filters that were not held before
+	added   []*subscription // whose filters were not held before
+	queued  []*pendingEntry // retained values on their way to the store
 	ops     []Op
 }
 
@@ -68,14 +75,16 @@ func (w *subscribing) add(sub *Subscription) Reason {
 	if sub.ID != 0 {
 		kept.ids = []uint32{sub.ID}
 	}
-	_, existed := st.subs[sub.Filter]
+	before, existed := st.subs[sub.Filter]
 	if st.subs == nil {
 		st.subs = make(map[string]*subscription)
 	}
 	st.subs[sub.Filter] = kept
 	st.broker.router.add(st, kept)
-	if !existed {
-		w.added = append(w.added, sub.Filter)
+	if i := slices.Index(w.added, before); i >= 0 {
+		w.added[i] = kept // the same filter twice
+	} else if !existed {
+		w.added = append(w.added, kept)
 	}
 	w.ops = append(w.ops, Op{Kind: OpSubscribe, ClientID: st.id, Subscription: &kept.Subscription})
 	if sub.RetainHandling == 0 || sub.RetainHandling == 1 && !existed {
@@ -84,26 +93,41 @@ func (w *subscribing) add(sub *Subscription) Reason {
 	return Success
 }
 
-// retained queues the values that the filter matches. In a durable session
-// they get their sequence numbers here and are stored in the same batch as the
-// subscription; nothing leaves the outbox before that is done.
+// retained queues the values that the filter matches, as long as the session's
+// cap allows. In a durable session they get their sequence numbers here and
+// are stored in the same batch as the subscription; nothing leaves the outbox
+// before that is done.
 func (w *subscribing) retained(sub *subscription) {
 	st := w.state
+	limit := st.broker.cfg.Session.QueueBytes
 	st.broker.retained.match(sub.Filter, nowMillis(), func(m *Message) bool {
 		if sub.NoLocal && m.ClientID == st.id {
 			return true
 		}
 		e := entry{msg: m, size: int32(m.size()), ids: sub.ids, qos: min(sub.QoS, m.QoS), retain: true, shared: true}
-		if e.qos > 0 {
+		switch {
+		case e.qos == 0:
+			st.enqueue(e, false)
+		case !st.durable:
 			e.seq = st.reserve()
-			if st.durable() {
-				t := Target{ClientID: st.id, Seq: e.seq, QoS: e.qos, Retain: true, SubscriptionIDs: e.ids}
-				w.ops = append(w.ops, Op{Kind: OpEnqueue, Message: m, Targets: []Target{t}})
-			}
+			st.enqueue(e, false)
+		case st.bytes+int64(e.size) > limit:
+			st.broker.stats.drop(DropQueueFull)
+		default:
+			e.seq = st.reserve()
+			w.store(e)
 		}
-		st.enqueue(e, false)
 		return true
 	})
+}
+
+// store queues an entry that the batch brings to the store.
+func (w *subscribing) store(e entry) {
+	t := Target{ClientID: w.state.id, Seq: e.seq, QoS: e.qos, Retain: true, SubscriptionIDs: e.ids}
+	w.ops = append(w.ops, Op{Kind: OpEnqueue, Message: e.msg, Targets: []Target{t}})
+	pe := &pendingEntry{session: w.state, entry: e}
+	w.state.enqueuePending(pe)
+	w.queued = append(w.queued, pe)
 }
 
 // undo takes back what the store refused. Filters that were held before stay,
@@ -111,13 +135,13 @@ func (w *subscribing) retained(sub *subscription) {
 func (w *subscribing) undo(err error) {
 	st := w.state
 	st.mu.Lock()
-	for _, f := range w.added {
-		delete(st.subs, f)
+	for _, sub := range w.added {
+		if st.subs[sub.Filter] == sub {
+			delete(st.subs, sub.Filter)
+			st.broker.router.remove(st, sub.Filter)
+		}
 	}
 	st.mu.Unlock()
-	for _, f := range w.added {
-		st.broker.router.remove(st, f)
-	}
 	for i := range w.reasons {
 		if w.reasons[i] == Success {
 			w.reasons[i] = storeReason(err)
@@ -142,7 +166,8 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 	reasons := make([]Reason, len(filters))
 	var ops []Op
 	st.mu.Lock()
-	owner, durable := st.owner == s, st.durable()
+	owner := st.owner == s
+	st.handing++
 	for i, f := range filters {
 		switch _, held := st.subs[f]; {
 		case !owner:
@@ -158,6 +183,7 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 		}
 	}
 	st.mu.Unlock()
+	defer st.handedOver()
 	finish := func(err error) {
 		for i := range reasons {
 			if err != nil && reasons[i] == Success {
@@ -166,7 +192,7 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 		}
 		done(reasons)
 	}
-	if !durable || len(ops) == 0 {
+	if !st.durable || len(ops) == 0 {
 		finish(nil)
 		return
 	}

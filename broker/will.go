@@ -14,6 +14,9 @@ const willGrace = 10 * time.Second
 func (b *Broker) publishWill(w *Will) {
 	m := *w.Message
 	m.Time = 0
+	if m.Expires != 0 {
+		m.Expires += nowMillis()
+	}
 	b.stats.wills.Add(1)
 	done := func(r Reason) {
 		if !r.OK() {
@@ -34,22 +37,22 @@ func (b *Broker) publishWill(w *Will) {
 }
 
 // willDue publishes a delayed will, unless the client came back.
-func (b *Broker) willDue(st *sessionState) {
+func (b *Broker) willDue(st *sessionState, epoch uint64) {
 	defer b.lockLife(st.id).Unlock()
 	st.mu.Lock()
-	if st.owner != nil || st.dead || st.will == nil || st.willing == nil {
+	if st.owner != nil || st.dead || st.will == nil || st.epoch != epoch {
 		st.mu.Unlock()
 		return
 	}
 	will := st.will
 	st.will, st.willing = nil, nil
-	durable := st.durable()
+	lives := st.expiry > 0
 	rec := st.record()
 	st.mu.Unlock()
 	b.publishWill(will)
-	if !durable {
+	if !lives {
 		b.end(st)
 		return
 	}
-	b.save(rec)
+	b.save(st, rec)
 }

@@ -1,0 +1,274 @@
+package broker
+
+import (
+	"context"
+	"slices"
+)
+
+// distribute retains the message and gives it to the sessions: to the durable
+// ones by way of the store first, then at once to those that keep it in
+// memory, so that nobody has got a message that the store did not take. ops
+// are stored with it.
+func (b *Broker) distribute(ctx context.Context, p *Publication, targets []target, ops []Op) Reason {
+	m := p.Message
+	h := handover{broker: b, publication: p, ops: ops}
+	if m.Retain {
+		unlock := b.retained.lockTopic(ctx, m.Topic)
+		if unlock == nil {
+			return ServerBusy
+		}
+		defer unlock()
+		h.retain()
+		// Whoever subscribed before the value changed has seen the old one and
+		// must get this one.
+		targets = b.match(p)
+	}
+	if m.QoS > 0 {
+		h.reserve(targets)
+	}
+	if len(h.ops)+len(h.entries) > 0 {
+		if r := h.commit(ctx); !r.OK() {
+			return r
+		}
+	}
+	for i := range targets {
+		b.deliver(p, &targets[i])
+	}
+	return Success
+}
+
+// deliver gives the message to a session that keeps it in memory.
+func (b *Broker) deliver(p *Publication, t *target) {
+	e, ok := t.entry(p.Message)
+	s := t.session
+	if !ok || e.qos > 0 && s.durable {
+		return
+	}
+	s.mu.Lock()
+	if s.owner == nil {
+		s.mu.Unlock()
+		return
+	}
+	if e.qos > 0 {
+		e.seq = s.reserve()
+	}
+	s.enqueue(e, false)
+	s.trim()
+	wake := s.nudge()
+	s.mu.Unlock()
+	p.matched = true
+	wakeUp(wake)
+}
+
+// entry merges the target's subscriptions: the highest QoS, all identifiers,
+// No Local judged for each [MQTT-3.3.4-2, MQTT-3.3.4-3, MQTT-3.8.3-3].
+func (t *target) entry(m *Message) (e entry, ok bool) {
+	own := m.ClientID == t.session.id
+	e.msg, e.size = m, int32(m.size())
+	if !own || !t.first.NoLocal {
+		ok = true
+		e.take(t.first, m)
+	}
+	for _, s := range t.more {
+		if !own || !s.NoLocal {
+			ok = true
+			e.take(s, m)
+		}
+	}
+	return e, ok
+}
+
+func (e *entry) take(s *subscription, m *Message) {
+	e.qos = max(e.qos, min(s.QoS, m.QoS))
+	e.retain = e.retain || s.RetainAsPublished && m.Retain
+	switch {
+	case len(s.ids) == 0:
+	case len(e.ids) == 0:
+		e.ids = s.ids
+	default:
+		e.ids = append(slices.Clip(e.ids), s.ids...)
+	}
+}
+
+// handover is the work of giving one message to the store and to the durable
+// sessions.
+type handover struct {
+	broker      *Broker
+	publication *Publication
+	ops         []Op
+	entries     []pendingEntry
+	retaining   bool
+	replaced    *Message // the retained value before
+}
+
+// pendingEntry has a sequence number; its batch is not durable yet.
+type pendingEntry struct {
+	session *sessionState
+	entry   entry
+
+	// Covered by session.mu: the commit may end before the entry is queued.
+	spilled bool // counted in session.unsaved
+	settled bool
+	failed  bool
+}
+
+func (h *handover) retain() {
+	m := h.publication.Message
+	if len(m.Payload) == 0 { // clears the value, is delivered, is not kept [MQTT-3.3.1-6]
+		if h.replaced = h.broker.retained.clear(m.Topic); h.replaced != nil {
+			h.retaining = true
+			h.ops = append(h.ops, Op{Kind: OpUnretain, Topic: m.Topic})
+		}
+		return
+	}
+	h.retaining, h.replaced = true, h.broker.retained.set(m)
+	h.ops = append(h.ops, Op{Kind: OpRetain, Message: m})
+	h.publication.matched = true
+}
+
+// reserve gives the message its number in every durable session that is to
+// get it.
+func (h *handover) reserve(targets []target) {
+	m := h.publication.Message
+	for i := range targets {
+		s := targets[i].session
+		if !s.durable {
+			continue
+		}
+		e, ok := targets[i].entry(m)
+		if !ok || e.qos == 0 {
+			continue
+		}
+		s.mu.Lock()
+		if s.dead {
+			s.mu.Unlock()
+			continue
+		}
+		e.seq = s.reserve()
+		s.mu.Unlock()
+		h.entries = append(h.entries, pendingEntry{session: s, entry: e})
+	}
+	if len(h.entries) == 0 {
+		return
+	}
+	h.publication.matched = true
+	h.ops = append(h.ops, Op{Kind: OpEnqueue, Message: m, Targets: targetsOf(h.entries)})
+}
+
+func targetsOf(entries []pendingEntry) []Target {
+	targets := make([]Target, len(entries))
+	for i := range entries {
+		e := &entries[i].entry
+		targets[i] = Target{ClientID: entries[i].session.id, Seq: e.seq, QoS: e.qos, Retain: e.retain, SubscriptionIDs: e.ids}
+	}
+	return targets
+}
+
+// commit appends the batch to the store, makes the durable entries visible to
+// their sessions in that order, and holds the acknowledgement for QoS 1 and 2.
+// The handover is copied, so that one without anything to store costs no
+// allocation.
+func (h handover) commit(ctx context.Context) Reason {
+	p := h.publication
+	if p.Message.QoS == 0 {
+		if err := h.broker.commit(ctx, &Batch{Ops: h.ops}, nil); err != nil {
+			h.broker.stats.drop(DropStore)
+		}
+		return Success // a retained QoS 0 message; nobody is promised anything
+	}
+	p.Hold()
+	err := h.broker.commit(ctx, &Batch{Ops: h.ops}, func(err error) {
+		h.committed(err)
+		p.Done(storeReason(err))
+	})
+	if err != nil {
+		h.takeBack()
+		p.pending.Add(-1)
+		return storeReason(err)
+	}
+	h.enqueue()
+	return Success
+}
+
+// enqueue runs after the batch was appended, so that whatever the receiver's
+// acknowledgement appends comes behind it.
+func (h *handover) enqueue() {
+	for i := range h.entries {
+		pe := &h.entries[i]
+		s := pe.session
+		s.mu.Lock()
+		var dropped []uint64
+		if s.dead || pe.failed {
+			s.abandon(pe.entry.seq)
+		} else {
+			s.enqueuePending(pe)
+			dropped = s.trimDurable()
+		}
+		wake := s.nudge()
+		s.mu.Unlock()
+		if len(dropped) > 0 {
+			s.settle(dropped...)
+		}
+		wakeUp(wake)
+	}
+}
+
+// committed runs when the batch is on disk or was given up. Entries that only
+// the store holds can be read from now on.
+func (h *handover) committed(err error) {
+	if err != nil {
+		h.unretain()
+	}
+	for i := range h.entries {
+		h.entries[i].session.saved(&h.entries[i], err)
+	}
+}
+
+// takeBack undoes what was prepared for a batch that the store did not take.
+func (h *handover) takeBack() {
+	h.unretain()
+	for i := range h.entries {
+		s := h.entries[i].session
+		s.mu.Lock()
+		s.abandon(h.entries[i].entry.seq)
+		wake := s.nudge()
+		s.mu.Unlock()
+		wakeUp(wake)
+	}
+}
+
+// unretain puts the value back that the store still has.
+func (h *handover) unretain() {
+	if h.retaining {
+		h.broker.retained.restore(h.publication.Message, h.replaced)
+	}
+}
+
+// enqueuePending queues an entry whose batch is on its way to the store.
+// Caller holds mu.
+func (s *sessionState) enqueuePending(pe *pendingEntry) {
+	if !s.enqueue(pe.entry, true) || pe.settled {
+		return
+	}
+	pe.spilled = true
+	at, _ := slices.BinarySearch(s.unsaved, pe.entry.seq)
+	s.unsaved = slices.Insert(s.unsaved, at, pe.entry.seq)
+}
+
+// saved notes the outcome of an entry's batch. An entry that failed is taken
+// back if it was not sent yet: its publisher has been told and will send it
+// again.
+func (s *sessionState) saved(pe *pendingEntry, err error) {
+	s.mu.Lock()
+	pe.settled = true
+	if pe.spilled {
+		s.unsaved = without(s.unsaved, pe.entry.seq)
+	}
+	if err != nil && !s.dead {
+		pe.failed = true
+		s.withdraw(pe)
+	}
+	wake := s.nudge()
+	s.mu.Unlock()
+	wakeUp(wake)
+}
