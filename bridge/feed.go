@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -33,10 +34,10 @@ func (f *Feed) Rewind(seq uint64) { f.reader = f.queue.Reader(seq) }
 // Sequence numbers ascend and may have gaps. Rec is valid until the next call.
 func (f *Feed) Read() (seq uint64, rec []byte, err error) {
 	seq, rec, err = f.reader.Next()
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		f.log.behind(true)
-	case io.EOF:
+	case errors.Is(err, io.EOF):
 		f.log.behind(false)
 	}
 	return seq, rec, err

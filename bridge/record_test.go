@@ -52,7 +52,7 @@ func TestRecordTruncated(t *testing.T) {
 	whole := e.encode(sampleRoute(t), "", m)
 	var r Record
 	require.NoError(t, r.Decode(whole))
-	for n := range len(whole) {
+	for n := range whole {
 		require.Error(t, r.Decode(whole[:n]), "prefix of %d bytes", n)
 	}
 	for _, bad := range [][]byte{{2, 0}, {1, 3}, {1, 0x10}} {

@@ -106,7 +106,7 @@ func TestStageRoutesAreReplaced(t *testing.T) {
 		before := q.Stats().Records
 		require.Equal(t, broker.Success, s.Record(t.Context(), &broker.Publication{Message: &broker.Message{Topic: topic}}))
 		await(t, func() bool { return q.Stats().Records > before || topic == "other" })
-		return uint64(q.Stats().Records - before)
+		return q.Stats().Records - before
 	}
 	require.EqualValues(t, 1, record("a"), "the old routes stay after an error")
 	require.NoError(t, s.SetRoutes([]Route{route(t, "b", "x")}))

@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -98,10 +99,8 @@ func parseVariable(name string) (part, error) {
 	}
 	if path, ok := strings.CutPrefix(name, "payload."); ok {
 		steps := strings.Split(path, ".")
-		for _, step := range steps {
-			if step == "" {
-				return part{}, errors.New("the path into the payload has an empty step")
-			}
+		if slices.Contains(steps, "") {
+			return part{}, errors.New("the path into the payload has an empty step")
 		}
 		return part{kind: varJSON, path: steps}, nil
 	}

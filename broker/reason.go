@@ -106,8 +106,7 @@ func ReasonOf(err error) Reason {
 	if err == nil {
 		return Success
 	}
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Reason
 	}
 	return Unspecified

@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,7 +72,7 @@ func TestRecordTruncatedOrExtendedIsRefused(t *testing.T) {
 			_, err := ParseMessage(b[:n:n])
 			require.Error(t, err, "%s cut to %d of %d bytes", name, n, len(b))
 		}
-		_, err := ParseMessage(append(b[:len(b):len(b)], 0))
+		_, err := ParseMessage(append(slices.Clip(b), 0))
 		require.Error(t, err, "%s with a byte too many", name)
 	}
 }

@@ -89,7 +89,7 @@ func (n *routerNode) remove(s *sessionState, filter string) bool {
 	if child == nil {
 		return false
 	}
-	removed := false
+	var removed bool
 	if more {
 		removed = child.remove(s, rest)
 	} else {

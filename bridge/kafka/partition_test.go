@@ -34,7 +34,7 @@ func TestChoosePartition(t *testing.T) {
 	}
 	require.Equal(t, choosePartition(nil, 0, 3), choosePartition(nil, 511, 3), "a long stretch")
 	used := map[int32]bool{}
-	for seq := uint64(0); seq < 3<<stickyBits; seq++ {
+	for seq := range uint64(3 << stickyBits) {
 		used[choosePartition(nil, seq, 3)] = true
 	}
 	require.Len(t, used, 3)

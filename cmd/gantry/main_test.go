@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	}
 	for _, entry := range os.Environ() {
 		if name, _, _ := strings.Cut(entry, "="); strings.HasPrefix(name, "GANTRY_") {
-			os.Unsetenv(name) // of whoever runs the tests
+			_ = os.Unsetenv(name) // of whoever runs the tests
 		}
 	}
 	os.Exit(m.Run())

@@ -125,7 +125,7 @@ func inspect(dir string) (queueInfo, error) {
 type queuePeekCmd struct {
 	operator
 	Name  string `arg:"" help:"Name of the bridge."`
-	Count int    `short:"n" default:"10" help:"How many records (${default})."`
+	Count int    `short:"n" default:"10" help:"How many records."`
 	Dead  bool   `help:"Show the dead letters: what the receiver refused for good, and why."`
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -54,7 +55,7 @@ func bareDisk(path string, payload int, d time.Duration) (perSecond float64, err
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	buf := make([]byte, group*(payload+overhead))
 	start := time.Now()
 	n := 0

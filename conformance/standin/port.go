@@ -45,4 +45,5 @@ func FreePort() (int, error) {
 	return 0, fmt.Errorf("no free port between %d and %d", firstPort, lastPort)
 }
 
+// Loopback returns the address of a port on this machine.
 func Loopback(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }

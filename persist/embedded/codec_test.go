@@ -103,7 +103,7 @@ func TestTruncatedRecords(t *testing.T) {
 func exercise(b []byte) {
 	s := &Store{state: newState(), metrics: newMetrics()}
 	s.pass = &pass{hi: 10, touched: map[uint64]uint64{}}
-	s.apply([]byte(b), place{rec: 1})
+	s.apply(b, place{rec: 1})
 	s.touch(b, 2)
 	s.survivors(new(encoder), b, 1)
 	for id, c := range s.clients {

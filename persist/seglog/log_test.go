@@ -47,7 +47,7 @@ func TestAppendReadReopen(t *testing.T) {
 		require.Equal(t, uint64(601), l.Durable())
 		require.Equal(t, uint64(1), l.First())
 		require.Equal(t, uint64(600), l.Records(0, math.MaxUint64))
-		require.Equal(t, readAll(t, l, 599)[0].seq, uint64(599))
+		require.Equal(t, uint64(599), readAll(t, l, 599)[0].seq)
 	}
 	check(l)
 	require.Greater(t, len(l.Segments()), 5)

@@ -2,8 +2,8 @@ package storetest
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -164,12 +164,8 @@ func testConcurrentCommitters(t *testing.T, open Open) {
 	}
 	wg.Wait()
 	for c, m := range models {
-		for id, s := range m.Sessions {
-			b.model.Sessions[id] = s
-		}
-		for topic, msg := range m.Retained {
-			b.model.Retained[topic] = msg
-		}
+		maps.Copy(b.model.Sessions, m.Sessions)
+		maps.Copy(b.model.Retained, m.Retained)
 		for seq := uint64(1); seq <= rounds; seq++ {
 			b.model.Apply(enqueue(message(fmt.Sprintf("client-%d", c), fmt.Sprint(seq)), to("shared", seq*committers+uint64(c))))
 		}
@@ -210,7 +206,7 @@ func testBusy(t *testing.T, open Open) {
 			require.ErrorIs(t, err, broker.ErrBusy)
 			busy++
 		default:
-			require.True(t, errors.Is(err, context.Canceled), "%v", err)
+			require.ErrorIs(t, err, context.Canceled)
 			expired++
 		}
 		wg.Done()

@@ -1,6 +1,7 @@
 package faultfs
 
 import (
+	"maps"
 	"math/rand/v2"
 	"slices"
 )
@@ -19,9 +20,7 @@ func (d *Disk) PowerCut(r *rand.Rand) *Disk {
 	for dir := range d.dirs {
 		after.dirs[dir] = true
 	}
-	for name, ino := range d.stable {
-		after.names[name] = ino
-	}
+	maps.Copy(after.names, d.stable)
 	keep := r.Float64()
 	for _, op := range d.pending {
 		if r.Float64() < keep {
