@@ -15,7 +15,7 @@ import (
 
 // The file kafka.state, little endian:
 //
-//	header, 4096 bytes: | magic "GKST" | version u32 | id 16 | crc32c u32 of what is before | zeros |
+//	header, 4096 bytes: | magic "GKST" | version u32 | id 8 | crc32c u32 of what is before | zeros |
 //	8 slots of 128 KiB: | length u32 | crc32c u32 of the plan | plan |
 //
 // The plan of round g lies in slot g mod 8. At most five rounds are under way,
@@ -29,6 +29,7 @@ const (
 	headerBytes    = 4096
 	slotCount      = 8
 	slotBytes      = 128 << 10
+	idBytes        = 8 // in every record's gw-msg-id: short, and still never made twice
 	journalBytes   = headerBytes + slotCount*slotBytes
 )
 
@@ -74,7 +75,7 @@ func openJournal(dir string) (*journal, error) {
 }
 
 func createJournal(path string) (*journal, error) {
-	id := make([]byte, 16)
+	id := make([]byte, idBytes)
 	rand.Read(id) // never fails
 	content := make([]byte, journalBytes)
 	copy(content, journalMagic)
@@ -103,7 +104,7 @@ func createJournal(path string) (*journal, error) {
 }
 
 // headerFields is the length of the header up to its checksum.
-const headerFields = len(journalMagic) + 4 + 16
+const headerFields = len(journalMagic) + 4 + idBytes
 
 func sealHeader(content []byte) {
 	binary.LittleEndian.PutUint32(content[headerFields:], crc32.Checksum(content[:headerFields], castagnoli))

@@ -1,10 +1,12 @@
 package kafka
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"gantry/bridge"
+	"gantry/bridge/queue"
 	"gantry/conformance/servers"
 )
 
@@ -44,9 +47,9 @@ func TestDelivers(t *testing.T) {
 // repeat or reorder records.
 func TestFaults(t *testing.T) {
 	produce := []kmsg.Key{kmsg.Produce}
-	fault := func(err error, count int) func(*kfake.Cluster) {
+	fault := func(err *kerr.Error, count int) func(*kfake.Cluster) {
 		return func(c *kfake.Cluster) {
-			c.Fault(kfake.Fault{Keys: produce, Topic: "t", Err: err.(*kerr.Error), Count: count})
+			c.Fault(kfake.Fault{Keys: produce, Topic: "t", Err: err, Count: count})
 		}
 	}
 	for name, inject := range map[string]func(*kfake.Cluster){
@@ -76,6 +79,64 @@ func TestFaults(t *testing.T) {
 			require.Zero(t, g.queue.Stats().DeadLetters)
 		})
 	}
+}
+
+// TestFirstBatchTravelsAlone fails the very first batch. Apache Kafka takes any
+// sequence number from a producer it does not know, so the second must not come
+// before the first is in the log.
+func TestFirstBatchTravelsAlone(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 1)
+	g := newRig(t, k.Addr, smallRounds)
+	g.publish("t/a", 3000)
+	var mu sync.Mutex
+	var sequences []uint32
+	k.Fake.ControlKey(int16(kmsg.Produce), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		k.Fake.KeepControl()
+		req := kreq.(*kmsg.ProduceRequest)
+		mu.Lock()
+		defer mu.Unlock()
+		const firstSequence = 53 // in a record batch
+		sequences = append(sequences, binary.BigEndian.Uint32(req.Topics[0].Partitions[0].Records[firstSequence:]))
+		if len(sequences) == 1 {
+			return failed(req, kerr.NotEnoughReplicas), nil, true
+		}
+		return nil, nil, false
+	})
+	g.start()
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), 3000)
+	mu.Lock()
+	defer mu.Unlock()
+	require.Equal(t, []uint32{0, 0, 200}, sequences[:3])
+}
+
+// TestQueueDropsOldestAroundRoundsInDoubt fills a small queue while Kafka is
+// away: what may have been sent stays as it is, and only what is counted is
+// missing.
+func TestQueueDropsOldestAroundRoundsInDoubt(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 4)
+	g := newRig(t, k.Addr, smallRounds, func(g *rig) { g.policy, g.maxBytes = queue.DropOldest, 1<<20 })
+	g.start()
+	g.publish("t/a", 2000)
+	g.awaitEmpty()
+	k.Fake.ControlKey(int16(kmsg.Produce), func(kmsg.Request) (kmsg.Response, error, bool) {
+		return nil, nil, true // no answer
+	})
+	g.publish("t/a", 2000)
+	g.await(func() bool { return g.forwarder.Status().OldestUnconfirmed > 0 })
+	k.Cut()
+	for g.queue.Stats().Dropped[queue.DroppedOldest] < 5000 {
+		g.publish("t/a", 1000)
+	}
+	k.Restore()
+	g.awaitEmpty()
+	lost, dup, disorder := compare(t, k.Consume("t"), g.published)
+	require.EqualValues(t, g.queue.Stats().Dropped[queue.DroppedOldest], lost)
+	require.Zero(t, dup)
+	require.Zero(t, disorder)
+	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
 }
 
 // closeInstead drops the connection instead of handling count produce requests.
@@ -295,19 +356,24 @@ func rejectWith(c *kfake.Cluster, poison []byte) {
 		if !bad {
 			return nil, nil, false
 		}
-		resp := req.ResponseKind().(*kmsg.ProduceResponse)
-		for _, t := range req.Topics {
-			rt := kmsg.NewProduceResponseTopic()
-			rt.Topic = t.Topic
-			for _, p := range t.Partitions {
-				rp := kmsg.NewProduceResponseTopicPartition()
-				rp.Partition, rp.ErrorCode = p.Partition, kerr.InvalidRecord.Code
-				rt.Partitions = append(rt.Partitions, rp)
-			}
-			resp.Topics = append(resp.Topics, rt)
-		}
-		return resp, nil, true
+		return failed(req, kerr.InvalidRecord), nil, true
 	})
+}
+
+// failed answers a request with the same error for each partition.
+func failed(req *kmsg.ProduceRequest, err *kerr.Error) *kmsg.ProduceResponse {
+	resp := req.ResponseKind().(*kmsg.ProduceResponse)
+	for _, t := range req.Topics {
+		rt := kmsg.NewProduceResponseTopic()
+		rt.Topic = t.Topic
+		for _, p := range t.Partitions {
+			rp := kmsg.NewProduceResponseTopicPartition()
+			rp.Partition, rp.ErrorCode = p.Partition, err.Code
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	return resp
 }
 
 func TestPartitionsAreAdded(t *testing.T) {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-	"github.com/twmb/franz-go/pkg/kgo"
 
 	"gantry/bridge"
 	"gantry/conformance/servers"
@@ -113,22 +112,12 @@ func TestRealProducerForgotten(t *testing.T) {
 		time.Sleep(2 * expiry)
 		g.start()
 		g.awaitEmpty()
-		lost, dup := count(t, k.Consume("u"), g.published)
+		lost, dup, _ := compare(t, k.Consume("u"), g.published)
 		t.Logf("%d rounds of %d records in doubt, then forgotten: %d lost, %d twice, %v resets", inDoubt, g.cfg.RoundRecords,
 			lost, dup, g.counter("gantry_kafka_dedup_resets_total"))
 		require.Zero(t, lost)
 		require.LessOrEqual(t, dup, inDoubt*g.cfg.RoundRecords)
 	})
-}
-
-// count tells how many of the numbers below n are missing and repeated.
-func count(t testing.TB, records []*kgo.Record, n int) (lost, dup int) {
-	t.Helper()
-	seen := map[string]int{}
-	for _, r := range records {
-		seen[string(r.Value)]++
-	}
-	return n - len(seen), len(records) - len(seen)
 }
 
 // TestRealRejections sends what a broker refuses for reasons that only it knows.
