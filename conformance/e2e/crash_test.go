@@ -1,0 +1,206 @@
+//go:build unix
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+	"github.com/stretchr/testify/require"
+)
+
+// The variables of make crash.
+const (
+	roundsEnv = "GANTRY_CRASH_ROUNDS" // kills, 30 unless set
+	seedEnv   = "GANTRY_CRASH_SEED"   // of the moments and faults, to look for a failure again
+)
+
+// The gateway is killed again and again at random moments, under load of all
+// protocols, with a subscriber that has a persistent session, while Kafka comes
+// and goes and the last write is torn.
+func TestCrashLoop(t *testing.T) {
+	rounds := int(fromEnvironment(t, roundsEnv, uint64(few(30, 6))))
+	seed := fromEnvironment(t, seedEnv, rand.Uint64())
+	t.Logf("%s=%d", seedEnv, seed)
+	chance := rand.New(rand.NewPCG(seed, 0))
+
+	u := standIn(t)
+	g := startGateway(t, bridgeTo(u, "max_bytes: 1GiB"))
+	l := &ledger{}
+	sub := &historian{t: t, addr: g.mqtt, arrived: arrivals{}}
+	sub.join(g)
+	state := &mqttDevice{
+		work: work{account: l.open("state", 0), topic: "plant/state", every: 3 * time.Millisecond},
+		addr: g.mqtt, version: v5, qos: 1, window: 8, retain: true,
+	}
+	subscription := employ(t, worker(sub))
+	load := employ(t, append(g.fleet(l, 2, 0, 3*time.Millisecond), state)...)
+	for range rounds {
+		g.crash(u, chance)
+	}
+	seen := l.acked.Load()
+	eventually(t, "devices go on after the last crash", func() bool { return l.acked.Load() > seen+100 })
+	load.dismiss()
+	u.back()
+
+	v := l.settle(g, u)
+	eventually(t, "the subscriber has all that was acknowledged", func() bool { return l.compare(sub.copy()).lost == 0 })
+	subscription.dismiss()
+	s := l.compare(sub.copy())
+	t.Logf("rounds %d", rounds)
+	t.Logf("Kafka: %s", v)
+	t.Logf("subscriber: acknowledged %d  delivered %d  lost %d", s.acknowledged, s.delivered, s.lost)
+	v.requireKept(t)
+	s.requireKept(t)
+	require.Zero(t, v.duplicates, "%q", v.examples)
+	g.requireRetained(state.account)
+}
+
+func fromEnvironment(t *testing.T, name string, otherwise uint64) uint64 {
+	t.Helper()
+	text := os.Getenv(name)
+	if text == "" {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	require.NoError(t, err, name)
+	return n
+}
+
+// crash is one round: some load, a fault or none, SIGKILL, and the next life.
+func (g *gateway) crash(u uplink, chance *rand.Rand) {
+	g.t.Helper()
+	moment := func() time.Duration { return time.Duration(50+chance.IntN(400)) * time.Millisecond }
+	time.Sleep(moment()) // the load runs meanwhile
+	switch chance.IntN(4) {
+	case 0:
+		u.away()
+		time.Sleep(moment())
+	case 1:
+		u.back()
+		time.Sleep(moment())
+	}
+	g.Kill()
+	if chance.IntN(3) == 0 {
+		g.tear(chance)
+	}
+	g.Restart()
+}
+
+// tear puts the beginning of a record that was never completed behind what the
+// newest file of the queue and of the store hold: what a power cut leaves.
+func (g *gateway) tear(chance *rand.Rand) {
+	g.t.Helper()
+	rest := make([]byte, 1+chance.IntN(300))
+	for i := range rest {
+		rest[i] = byte(chance.Uint32())
+	}
+	for _, dir := range []string{filepath.Join(g.data, "queue", "cloud"), filepath.Join(g.data, "store")} {
+		f, err := os.OpenFile(newestSegment(g.t, dir), os.O_APPEND|os.O_WRONLY, 0)
+		require.NoError(g.t, err)
+		_, err = f.Write(rest)
+		require.NoError(g.t, err)
+		require.NoError(g.t, f.Close())
+	}
+}
+
+// historian is a subscriber with a persistent session that keeps what arrives.
+type historian struct {
+	t    testing.TB
+	addr string
+
+	mu      sync.Mutex // covers arrived
+	arrived arrivals
+}
+
+func (h *historian) hello() hello {
+	return hello{version: v5, id: "historian", expirySecs: 3600}
+}
+
+// join makes the session and its subscription.
+func (h *historian) join(g *gateway) {
+	h.t.Helper()
+	w, ack := g.connect(h.hello())
+	require.False(h.t, ack.SessionPresent)
+	require.NoError(h.t, w.subscribe("plant/#", 1))
+	require.NoError(h.t, w.bye())
+}
+
+func (h *historian) serve(ctx context.Context) error {
+	w, ack, err := dialMQTT(ctx, h.addr, h.hello())
+	if err != nil {
+		return err
+	}
+	defer w.conn.Close()
+	if !ack.SessionPresent {
+		h.t.Error("the gateway has forgotten the persistent session")
+	}
+	stop := context.AfterFunc(ctx, func() { w.conn.Close() })
+	defer stop()
+	for {
+		p, err := w.read(time.Minute)
+		if err != nil {
+			return err
+		}
+		if p.FixedHeader.Type != packets.Publish {
+			continue
+		}
+		if err := h.keep(p); err != nil {
+			return err
+		}
+		if err := w.acknowledge(p.PacketID); err != nil {
+			return err
+		}
+	}
+}
+
+func (h *historian) keep(p *packets.Packet) error {
+	var r reading
+	if err := json.Unmarshal(p.Payload, &r); err != nil {
+		h.t.Errorf("payload %q: %v", p.Payload, err)
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.arrived[r.Device] = append(h.arrived[r.Device], r.N)
+	return nil
+}
+
+func (h *historian) copy() arrivals {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := arrivals{}
+	for device, n := range h.arrived {
+		c[device] = append([]int(nil), n...)
+	}
+	return c
+}
+
+// requireRetained fails unless the retained value is the last that was
+// acknowledged, or a later one.
+func (g *gateway) requireRetained(a *account) {
+	g.t.Helper()
+	resp, err := http.Get("http://" + g.http + "/v1/topics/plant/state")
+	require.NoError(g.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	require.NoError(g.t, err)
+	require.Equal(g.t, http.StatusOK, resp.StatusCode, "%s", body)
+	r := parseReading(g.t, body)
+	last := len(a.acked) - 1
+	for last > 0 && !a.acked[last] {
+		last--
+	}
+	require.GreaterOrEqual(g.t, r.N, last)
+	require.Less(g.t, r.N, len(a.sent))
+}

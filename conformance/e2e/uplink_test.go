@@ -1,0 +1,76 @@
+//go:build unix
+
+package e2e
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"gantry/conformance/servers"
+)
+
+// topic is where bridges write in this suite; its partitions keep the order of
+// each device.
+const (
+	topic      = "readings"
+	partitions = 4
+)
+
+// uplink is a Kafka that can go away.
+type uplink interface {
+	CreateTopic(name string, partitions int32, configs ...string)
+	Consume(topic string) []*kgo.Record
+	ConsumeAtLeast(topic string, n int) []*kgo.Record
+	// address to bootstrap from
+	address() string
+	// away and back: what was confirmed is kept.
+	away()
+	back()
+}
+
+type fakeUplink struct{ *servers.KafkaFake }
+
+func (u fakeUplink) address() string { return u.Addr }
+func (u fakeUplink) away()           { u.Cut() }
+func (u fakeUplink) back()           { u.Restore() }
+
+type realUplink struct{ *servers.KafkaBroker }
+
+func (u realUplink) address() string { return u.Addr }
+func (u realUplink) away()           { u.Kill() }
+func (u realUplink) back()           { u.Restart() }
+
+func standIn(t testing.TB) fakeUplink {
+	t.Helper()
+	u := fakeUplink{servers.Kfake(t)}
+	u.CreateTopic(topic, partitions)
+	return u
+}
+
+// eachUplink runs a test against the stand-in and against Apache Kafka.
+func eachUplink(t *testing.T, f func(t *testing.T, u uplink)) {
+	t.Run("stand-in", func(t *testing.T) { f(t, standIn(t)) })
+	t.Run("Apache Kafka", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("the long form runs against Apache Kafka")
+		}
+		u := realUplink{servers.Kafka(t)}
+		u.CreateTopic(topic, partitions)
+		f(t, u)
+	})
+}
+
+// bridgeTo is a bridge that takes everything below plant. Queue holds the
+// settings of its queue, such as "max_bytes: 1MiB".
+func bridgeTo(u uplink, queue string) string {
+	return fmt.Sprintf(`
+bridges:
+  - name: cloud
+    type: kafka
+    brokers: ["%s"]
+    queue: {%s}
+    routes: [{filter: "plant/#", topic: %s, key: "${clientid}", format: raw}]
+`, u.address(), queue, topic)
+}
