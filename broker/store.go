@@ -102,7 +102,9 @@ type SessionRecord struct {
 	Will       *Will         // nil when there is none
 }
 
-// Will is the message that a broker publishes when a client is lost.
+// Will is the message that a broker publishes when a client is lost. Its Time
+// is 0 and its Expires, unlike that of a published message, is a number of
+// milliseconds that runs from the publication (MQTT 5 section 3.1.3.2.4).
 type Will struct {
 	Message *Message
 	Delay   time.Duration // waits this long for the client to come back

@@ -123,10 +123,11 @@ func willOf(w *wire.Will) *broker.Will {
 	if w == nil {
 		return nil
 	}
-	return &broker.Will{
-		Message: &broker.Message{Topic: w.Topic, Payload: w.Payload, QoS: w.QoS, Retain: w.Retain, Properties: w.Properties},
-		Delay:   time.Duration(w.Delay) * time.Second,
+	m := &broker.Message{Topic: w.Topic, Payload: w.Payload, QoS: w.QoS, Retain: w.Retain, Properties: w.Properties}
+	if w.HasExpiry {
+		m.Expires = max(1, int64(w.Expiry)*1000) // counted from publication; 0 would mean never
 	}
+	return &broker.Will{Message: m, Delay: time.Duration(w.Delay) * time.Second}
 }
 
 // setKeepAlive takes the client's keep alive or, where version 5 lets the

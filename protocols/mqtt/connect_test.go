@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -125,6 +126,18 @@ func onlyFaultIn5(name string) bool {
 	return false
 }
 
+// Closing a socket with unread bytes in it makes the kernel send RST, and that
+// may take the DISCONNECT back on its way.
+func TestDisconnectIsFollowedByAnOrderlyEnd(t *testing.T) {
+	r := newRig(t, Config{})
+	p := r.connect(wire.V5, "a", 2)
+	p.write(append(raw(t, "c1 00"), make([]byte, 50_000)...))
+	h, _ := p.packet()
+	require.Equal(t, wire.DISCONNECT, h.Type)
+	_, err := p.r.ReadByte()
+	require.Equal(t, io.EOF, err)
+}
+
 func TestReasonStringOnlyWhereWanted(t *testing.T) {
 	r := newRig(t, Config{})
 	p := r.connect(wire.V5, "a", 2)
@@ -166,9 +179,11 @@ func TestHalfAConnectPacketTooLargeIsRefused(t *testing.T) {
 func TestKeepAlive(t *testing.T) {
 	r := newRig(t, Config{})
 	p := r.dial(wire.V5)
-	start := time.Now()
 	p.send("10 0e 0004 'MQTT' 05 02 0001 00 0001 'a'")
 	p.expect("20 10 00 00 0d" + announced)
+	time.Sleep(time.Second) // a sign of life moves the end
+	start := time.Now()
+	p.expectSilence()
 	p.expectDisconnect(0x8d)
 	require.GreaterOrEqual(t, time.Since(start), 1500*time.Millisecond)
 }
@@ -220,14 +235,14 @@ func TestWill(t *testing.T) {
 			sub := r.connect(wire.V5, "sub", 2)
 			sub.send("82 07 0001 00 0001 'w' 01")
 			sub.expect("90 04 0001 00 01")
-			p := r.connect(wire.V5, "p", 0x0e, "", "0b 03 0001 'c' 26 0001 'k' 0001 'v'", "0001 'w' 0003 'bye'")
+			p := r.connect(wire.V5, "p", 0x0e, "", "10 02 0000000a 03 0001 'c' 26 0001 'k' 0001 'v'", "0001 'w' 0003 'bye'")
 			if c.last != "" {
 				p.send(c.last)
 			} else {
 				require.NoError(t, p.nc.Close())
 			}
 			if c.fires {
-				sub.expect("32 14 0001 'w' 0001 0b 03 0001 'c' 26 0001 'k' 0001 'v' 'bye'")
+				sub.expect("32 19 0001 'w' 0001 10 03 0001 'c' 26 0001 'k' 0001 'v' 02 0000000a 'bye'")
 			}
 			eventually(t, func() bool { return r.srv.Connections() == 1 }, "client gone")
 			sub.expectSilence()

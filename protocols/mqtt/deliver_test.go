@@ -164,6 +164,22 @@ func TestConnackPrecedesTheKick(t *testing.T) {
 	require.GreaterOrEqual(t, alive, 1)
 }
 
+// The same while CONNECT still waits for the disk.
+func TestTakeoverDuringConnect(t *testing.T) {
+	r := newRig(t, Config{})
+	r.store.hold()
+	first := r.dial(wire.V5)
+	first.write(connectPacket(t, wire.V5, "same", 2, "11 0000000a"))
+	eventually(t, func() bool { return r.store.pending() == 1 }, "first waits")
+	second := r.dial(wire.V5)
+	second.write(connectPacket(t, wire.V5, "same", 2, "11 0000000a"))
+	first.expect("20 03 00 88 00")
+	first.expectClosed()
+	r.store.release()
+	second.expect("20 10 00 00 0d" + announced)
+	second.expectSilence()
+}
+
 func TestKickTellsWhy(t *testing.T) {
 	r := newRig(t, Config{})
 	p := r.connect(wire.V5, "a", 2)
@@ -227,6 +243,8 @@ func TestAnswersAreBounded(t *testing.T) {
 		require.NoError(t, p.nc.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
 		if _, err := p.nc.Write(pings); err != nil {
 			require.True(t, timedOut(err))
+			r.srv.mu.Lock()
+			defer r.srv.mu.Unlock()
 			for c := range r.srv.conns {
 				c.mu.Lock()
 				require.LessOrEqual(t, len(c.out), maxOut+2*largeBuffer)
@@ -236,6 +254,27 @@ func TestAnswersAreBounded(t *testing.T) {
 		}
 	}
 	t.Fatal("the server kept reading from a client that takes no answers")
+}
+
+// More than one output buffer is waiting when the client comes back.
+func TestBacklogIsDrainedInOneGo(t *testing.T) {
+	r := newRigOn(t, nil, Config{}, broker.Config{Session: broker.SessionConfig{Inflight: 1000}})
+	sub := r.connect(wire.V311, "sub", 0)
+	sub.send("82 06 0001 0001 't' 01")
+	sub.expect("90 03 0001 01")
+	require.NoError(t, sub.nc.Close())
+	pub := r.connect(wire.V311, "pub", 2)
+	eventually(t, func() bool { return r.srv.Connections() == 1 }, "gone")
+	const n = 300
+	payload := strings.Repeat("x", 1000)
+	for i := range n {
+		pub.send(fmt.Sprintf("32 ed07 0001 't' %04x '%s'", i+1, payload))
+		pub.expect(fmt.Sprintf("40 02 %04x", i+1))
+	}
+	sub = r.connect(wire.V311, "sub", 0)
+	for i := range n {
+		sub.expect(fmt.Sprintf("32 ed07 0001 't' %04x '%s'", i+1, payload))
+	}
 }
 
 func TestManyMessagesArriveInOrder(t *testing.T) {

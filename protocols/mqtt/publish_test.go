@@ -320,3 +320,25 @@ func TestLateAckAfterTheConnectionEnded(t *testing.T) {
 	eventually(t, func() bool { return r.srv.Connections() == 0 }, "gone")
 	g.open("x", broker.Success)
 }
+
+// blocking is a recorder under back-pressure.
+type blocking struct{ entered chan struct{} }
+
+func (*blocking) Name() string { return "blocking" }
+
+func (b *blocking) Record(ctx context.Context, _ *broker.Publication) broker.Reason {
+	b.entered <- struct{}{}
+	<-ctx.Done()
+	return broker.ServerBusy
+}
+
+func TestBackPressureEndsWithTheConnection(t *testing.T) {
+	b := &blocking{make(chan struct{}, 1)}
+	r := newRig(t, Config{}, b)
+	p := r.connect(wire.V5, "p", 2)
+	p.send("32 07 0001 't' 0001 00 'x'")
+	receive(t, b.entered)
+	require.True(t, r.broker.Kick("p", broker.Administrative))
+	p.expect("e0 01 98")
+	p.expectClosed()
+}

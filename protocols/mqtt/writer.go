@@ -85,7 +85,7 @@ func (c *conn) write() {
 		if deliver {
 			more, err = c.deliver(w)
 		}
-		if err == nil {
+		if err == nil && (!more || last || len(w.out) >= flushAt) {
 			err = c.flush(w, nil)
 		}
 		if err != nil {
@@ -164,22 +164,20 @@ func (c *conn) explain(err error, overhead int) string {
 
 const maxReasonString = 200
 
-// deliver moves deliveries from the outbox to w, at most until it is full, and
-// reports whether the outbox may have more.
+// deliver moves one batch from the outbox to w and reports whether the outbox
+// may have more. Acknowledgements get their turn between batches.
 func (c *conn) deliver(w *writeBuffer) (more bool, err error) {
-	now := time.Now().UnixMilli()
-	for len(w.out) < flushAt {
-		w.batch = c.session.Next(w.batch[:0])
-		if len(w.batch) == 0 {
-			return false, nil
-		}
-		for i := range w.batch {
-			if err := c.encode(w, &w.batch[i], now); err != nil {
-				return false, err
-			}
-		}
-		clear(w.batch)
+	w.batch = c.session.Next(w.batch[:0])
+	if len(w.batch) == 0 {
+		return false, nil
 	}
+	now := time.Now().UnixMilli()
+	for i := range w.batch {
+		if err := c.encode(w, &w.batch[i], now); err != nil {
+			return false, err
+		}
+	}
+	clear(w.batch)
 	return true, nil
 }
 
