@@ -179,6 +179,36 @@ func TestQoS2IsRoutedOnce(t *testing.T) {
 	require.Equal(t, []string{"y"}, sub.payloads())
 }
 
+// The store may be ahead of a recorder when the gateway dies. The publisher, who
+// has no PUBREC, sends again: sessions get nothing twice, recorders get it.
+func TestQoS2IsRecordedAgainAfterACrash(t *testing.T) {
+	store, rec := newMemStore(), &recordingHook{}
+	hook := func(c *Config) { c.Hooks = []Hook{rec} }
+	b := newBroker(t, store, hook)
+	connect(t, b, "sub", durable).subscribe("t", 2)
+	done := make(chan Reason, 2)
+	send := func(c *client) {
+		c.Publish(context.Background(), &Message{Topic: "t", Payload: []byte("x"), QoS: 2}, 5, func(r Reason) { done <- r })
+	}
+	send(connect(t, b, "pub", durable))
+	require.Empty(t, done, "the recorder is not done")
+
+	rec = &recordingHook{}
+	b = newBroker(t, store, hook) // as after kill -9
+	pub, _ := reconnect(t, b, "pub", durable)
+	send(pub)
+	require.NotNil(t, rec.got)
+	require.Empty(t, done, "now it waits for the recorder of this life")
+	rec.release(Success)
+	require.Equal(t, Success, <-done)
+	rec.got = nil
+	send(pub)
+	require.Equal(t, Success, <-done)
+	require.Nil(t, rec.got, "a further duplicate is only answered")
+	sub, _ := reconnect(t, b, "sub", durable)
+	require.Equal(t, []string{"x"}, sub.payloads())
+}
+
 func TestAcknowledgesOnlyWhatIsOnDisk(t *testing.T) {
 	store := newMemStore()
 	b := newBroker(t, store)

@@ -33,6 +33,7 @@ type Publication struct {
 	Session *Session // nil for a will or an internal publisher
 
 	matched bool
+	stored  bool // the store and the sessions have it already
 	done    func(Reason)
 	pending atomic.Int32
 	worst   atomic.Uint32

@@ -2,8 +2,9 @@ package broker
 
 // openInbound notes a QoS 2 publish. For the first of its identifier it wraps
 // p.done and returns what is to be stored with the message; the caller calls
-// handedOver afterwards. For a duplicate it arranges the answer and returns
-// false.
+// handedOver afterwards. So it does for the first duplicate of one from an
+// earlier life, which goes to the recorders only. For other duplicates it
+// arranges the answer and returns false.
 func (s *Session) openInbound(p *Publication, id uint16) (first bool, ops []Op) {
 	st := s.state
 	st.mu.Lock()
@@ -12,7 +13,8 @@ func (s *Session) openInbound(p *Publication, id uint16) (first bool, ops []Op) 
 		answer(p.done, Closed)
 		return false, nil
 	}
-	if in := st.inbound[id]; in != nil {
+	in := st.inbound[id]
+	if in != nil && !in.unsure {
 		settled, outcome := in.settled, in.outcome
 		if !settled {
 			in.waiting = append(in.waiting, p.done)
@@ -23,17 +25,21 @@ func (s *Session) openInbound(p *Publication, id uint16) (first bool, ops []Op) 
 		}
 		return false, nil
 	}
-	in := &inbound{}
-	if st.inbound == nil {
-		st.inbound = make(map[uint16]*inbound)
+	if in != nil {
+		in.unsure, in.settled, p.stored = false, false, true
+	} else {
+		in = &inbound{}
+		if st.inbound == nil {
+			st.inbound = make(map[uint16]*inbound)
+		}
+		st.inbound[id] = in
 	}
-	st.inbound[id] = in
 	st.handing++
 	st.mu.Unlock()
 
 	done := p.done
 	p.done = func(r Reason) { st.settleInbound(id, in, r, done) }
-	if st.durable {
+	if st.durable && !p.stored {
 		ops = []Op{{Kind: OpInbound, ClientID: st.id, PacketID: id}}
 	}
 	return true, ops

@@ -36,7 +36,7 @@ func (b *Broker) restore(stored *StoredSession, now int64) {
 		if st.inbound == nil {
 			st.inbound = make(map[uint16]*inbound)
 		}
-		st.inbound[id] = &inbound{settled: true}
+		st.inbound[id] = &inbound{settled: true, unsure: true}
 	}
 	for i := range stored.Subscriptions {
 		sub := &subscription{Subscription: stored.Subscriptions[i]}

@@ -86,7 +86,7 @@ func (b *Broker) accept(ctx context.Context, p *Publication, ops []Op) Reason {
 	}
 	m := p.Message
 	targets := b.match(p)
-	if m.QoS > 0 {
+	if m.QoS > 0 && !p.stored {
 		if r := b.room(targets, m); !r.OK() {
 			return r
 		}
@@ -95,6 +95,10 @@ func (b *Broker) accept(ctx context.Context, p *Publication, ops []Op) Reason {
 		if r := rec.Record(ctx, p); !r.OK() && m.QoS > 0 {
 			return r
 		}
+	}
+	if p.stored {
+		p.matched = true
+		return Success
 	}
 	return b.distribute(ctx, p, targets, ops)
 }

@@ -66,6 +66,10 @@ type inbound struct {
 	settled bool
 	outcome Reason
 	waiting []func(Reason) // duplicates that came before the outcome
+	// unsure: the store knows it from an earlier life, which may have ended before
+	// the recorders had it on disk. A duplicate is recorded again: its publisher
+	// has not got the PUBREC of the first.
+	unsure bool
 }
 
 // reserve gives the next sequence number; the entry follows by enqueue or the
