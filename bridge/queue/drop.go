@@ -1,6 +1,11 @@
 package queue
 
-import "context"
+import (
+	"context"
+	"slices"
+
+	"gantry/persist/seglog"
+)
 
 // makeRoom frees one segment's worth of disk under DropOldest. nil means: try again.
 func (q *Queue) makeRoom(ctx context.Context, need int64) error {
@@ -47,19 +52,18 @@ func (q *Queue) dropOldest(need int64) (dropped bool, settled <-chan struct{}) {
 	if !ok {
 		return false, settled
 	}
-	q.drop(v)
+	q.log.Drop(v.base) // a no from the log means that the segment went meanwhile
 	return true, nil
 }
 
 // victim is a segment to drop.
 type victim struct {
 	base   uint64
-	newest bool   // has to be rolled first
-	lost   uint64 // records in it that are damaged, and counted as such
+	newest bool // has to be rolled first
 }
 
-// choose finds the segment to drop and marks its records as dropped, so that the Reader steps over them from now on. The newest segment
-// is only named, not marked.
+// choose finds the segment to drop, marks its records as dropped, so that the Reader steps over them from now on, and counts them: once
+// marked they are lost, even when a confirmation passes them before the file is gone. The newest segment is only named.
 func (q *Queue) choose() (victim, bool) {
 	segs := q.log.Segments()
 	q.mu.Lock()
@@ -73,36 +77,19 @@ func (q *Queue) choose() (victim, bool) {
 		if i == len(segs)-1 {
 			return victim{base: s.Base, newest: true}, true
 		}
-		return victim{base: s.Base, lost: q.mark(span{s.Base, s.End})}, true
+		if s.End > frontier {
+			q.lose(s)
+		}
+		return victim{base: s.Base}, true
 	}
 	return victim{}, false
 }
 
-// mark makes a segment a hole and returns how many damaged records were known in it. It needs mu.
-func (q *Queue) mark(hole span) (lost uint64) {
-	kept := q.bad[:0]
-	for _, b := range q.bad {
-		if n := b.overlap(hole.from, hole.to); n > 0 {
-			lost += n
-			continue
-		}
-		kept = append(kept, b)
-	}
-	q.bad = kept
-	q.holes = append(q.holes, hole)
-	return lost
-}
-
-func (q *Queue) drop(v victim) {
-	records, bytes, ok := q.log.Drop(v.base)
-	if !ok { // deleted meanwhile because all of it was confirmed: nothing was lost
-		return
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	records -= min(records, v.lost)
-	q.tally.dropped[DroppedOldest] += records
-	if records > 0 {
-		q.tally.droppedBytes += uint64(bytes)
-	}
+// lose makes a segment a hole and counts the loss. It needs mu.
+func (q *Queue) lose(s seglog.SegmentInfo) {
+	from := max(s.Base, q.log.Cursor())
+	q.tally.dropped[DroppedOldest] += q.live(from, s.End)
+	q.tally.droppedBytes += uint64(s.Bytes)
+	q.bad = slices.DeleteFunc(q.bad, func(b span) bool { return b.overlap(s.Base, s.End) > 0 })
+	q.holes = append(q.holes, span{s.Base, s.End})
 }

@@ -271,6 +271,11 @@ func (l *Log) roll(base uint64) error {
 	}
 	l.active, l.file, l.dirty = s, f, false
 	l.mu.Lock()
+	if n := len(l.segs); n > 0 && l.segs[n-1].base == base { // empty, of an earlier session: bases are unique
+		empty := l.segs[n-1]
+		l.segs = l.segs[:n-1]
+		l.discard(empty)
+	}
 	l.segs = append(l.segs, s)
 	l.bytes.Add(segmentHeader)
 	l.updateOldest()

@@ -414,3 +414,31 @@ func TestAppendAllocates(t *testing.T) {
 	n := testing.AllocsPerRun(20_000, func() { _, _ = l.Append(context.Background(), done, rec) })
 	require.Less(t, n, 0.5, "appending allocates nothing per record")
 }
+
+// TestEmptySessions: sessions without appends, and a reader that waits since before the first, leave nothing in the way.
+func TestEmptySessions(t *testing.T) {
+	d := faultfs.New()
+	l := open(t, "/log", seglog.Options{FS: d})
+	appendWait(t, l, body(0, 10))
+	path := l.Segments()[0].Path
+	require.NoError(t, l.Close())
+	b, err := d.ReadFile(path)
+	require.NoError(t, err)
+	d = faultfs.New()
+	d.WriteFile(path, b[:seglog.HeaderSize]) // a crash right after the segment was begun
+	l = open(t, "/log", seglog.Options{FS: d})
+	r := l.NewReader(0)
+	defer r.Close()
+	_, _, _, err = r.Next()
+	require.ErrorIs(t, err, io.EOF)
+	c := appendWait(t, l, body(1, 10))
+	require.Equal(t, uint64(1), c.First)
+	seq, _, p, err := r.Next()
+	require.NoError(t, err)
+	require.Equal(t, uint64(1), seq)
+	require.Equal(t, body(1, 10), p)
+	_, p, err = l.ReadAt(c.Pos, nil)
+	require.NoError(t, err)
+	require.Equal(t, body(1, 10), p)
+	require.Len(t, l.Segments(), 1)
+}

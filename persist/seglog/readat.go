@@ -66,19 +66,17 @@ func (l *Log) segmentAt(base uint64) (*segment, error) {
 	if l.closed {
 		return nil, ErrClosed
 	}
-	i, ok := slices.BinarySearchFunc(l.segs, base, func(s *segment, b uint64) int {
-		switch {
-		case s.base < b:
+	// An empty segment that a crash left has the same base as the one after it, which has the records.
+	i, _ := slices.BinarySearchFunc(l.segs, base, func(s *segment, b uint64) int {
+		if s.base <= b {
 			return -1
-		case s.base > b:
-			return 1
 		}
-		return 0
+		return 1
 	})
-	if !ok {
+	if i == 0 || l.segs[i-1].base != base {
 		return nil, fmt.Errorf("segment %016x: %w", base, ErrGone)
 	}
-	return l.segs[i], nil
+	return l.segs[i-1], nil
 }
 
 func (l *Log) whyGone() error {

@@ -58,7 +58,7 @@ func (r *Reader) advance() error {
 	for {
 		l.mu.Lock()
 		i := l.search(r.want)
-		for r.seg != nil && i < len(l.segs) && l.segs[i].base <= r.seg.base {
+		for r.seg != nil && i < len(l.segs) && (l.segs[i] == r.seg || l.segs[i].base < r.seg.base) {
 			i++
 		}
 		if i == len(l.segs) {

@@ -65,6 +65,11 @@ func (l *Log) emptyTrash() {
 		freed += s.disk
 		l.stats.deleted.Add(1)
 	}
+	if freed > 0 { // before the room is used again: a power cut must not bring the files back on top of what came instead
+		if err := l.fs.SyncDir(l.dir); err != nil {
+			l.log.Warn("fsync folder after deleting segments", "dir", l.dir, "err", err)
+		}
+	}
 	l.bytes.Add(-freed)
 	if len(kept) > 0 {
 		l.mu.Lock()
