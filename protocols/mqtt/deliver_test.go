@@ -286,11 +286,11 @@ func TestManyMessagesArriveInOrder(t *testing.T) {
 	subs[1].send("82 06 0001 0001 't' 01")
 	subs[1].expect("90 03 0001 01")
 	pub := r.connect(wire.V311, "pub", 2)
-	go func() {
-		for i := range n {
-			_, _ = pub.nc.Write(raw(t, fmt.Sprintf("32 09 0001 't' %04x '%04d'", i+1, i)))
-		}
-	}()
+	var packets []byte
+	for i := range n {
+		packets = append(packets, raw(t, fmt.Sprintf("32 09 0001 't' %04x '%04d'", i+1, i))...)
+	}
+	go func() { _, _ = pub.nc.Write(packets) }()
 	done := make(chan error, len(subs)+1)
 	go func() { done <- expectAcks(pub, n) }()
 	for _, s := range subs {

@@ -278,10 +278,11 @@ func TestPayloadSizes(t *testing.T) {
 			payload := strings.Repeat(string(rune('a'+round)), n)
 			b := publishBytes(t, "t", payload)
 			if round == 1 { // byte by byte around the borders
-				for i := 0; i < min(len(b), 8); i++ {
+				n := min(len(b), 8)
+				for i := range n {
 					p.write(b[i : i+1])
 				}
-				b = b[min(len(b), 8):]
+				b = b[n:]
 			}
 			if round == 2 { // with a neighbour in the same segment
 				b = append(b, publishBytes(t, "t", "next")...)
