@@ -187,11 +187,20 @@ func liveRounds(plans []plan) (live []plan, newest uint64, gap bool) {
 // write makes the plan durable as the next generation. Oldest is the generation
 // of the oldest round that is under way, 0 for the plan itself.
 func (j *journal) write(p *plan, oldest uint64) error {
-	p.gen = j.gen + 1
+	p.gen, p.at = j.gen+1, time.Now().Unix()
 	p.oldest = oldest
 	if oldest == 0 {
 		p.oldest = p.gen
 	}
+	if err := j.store(p); err != nil {
+		return err
+	}
+	j.gen = p.gen
+	return nil
+}
+
+// store writes the plan into its slot.
+func (j *journal) store(p *plan) error {
 	j.buf = append(j.buf[:0], make([]byte, 8)...)
 	j.buf = p.append(j.buf)
 	if len(j.buf) > slotBytes {
@@ -205,7 +214,6 @@ func (j *journal) write(p *plan, oldest uint64) error {
 	if err := datasync(j.f); err != nil {
 		return fmt.Errorf("sync %s: %w", journalName, err)
 	}
-	j.gen = p.gen
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -36,6 +37,7 @@ func TestJournalSurvives(t *testing.T) {
 			oldest = under[0].gen
 		}
 		require.NoError(t, j.write(&p, oldest))
+		require.InDelta(t, time.Now().Unix(), p.at, 10)
 		under = append(under, p)
 		require.NoError(t, j.close())
 		j, err = openJournal(dir)
@@ -116,7 +118,7 @@ func TestJournalOfANewerVersion(t *testing.T) {
 
 func TestPlanTruncated(t *testing.T) {
 	p := planAt(5)
-	p.gen, p.oldest = 9, 7
+	p.gen, p.oldest, p.at = 9, 7, 1_700_000_000
 	p.top = 50
 	p.open = []openPartition{{place: place{topic: "v", partitions: 3, partition: 2}, from: 11}}
 	b := p.append(nil)

@@ -229,6 +229,31 @@ func TestDroppedAtRandom(t *testing.T) {
 	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
 }
 
+// TestDoubtOfMoreThanADay counts that a broker may have forgotten the producer
+// of rounds that are sent again after a long time.
+func TestDoubtOfMoreThanADay(t *testing.T) {
+	resets := func(age time.Duration) float64 {
+		k := servers.Kfake(t)
+		k.CreateTopic("t", 1)
+		g := newRig(t, k.Addr)
+		j, err := openJournal(g.cfg.Dir)
+		require.NoError(t, err)
+		p := planAt(g.queue.Frontier())
+		p.batches = []batchPlan{{place: place{topic: "t", partitions: 1}, first: 0, count: 10}}
+		require.NoError(t, j.write(&p, 0))
+		p.at -= int64(age / time.Second)
+		require.NoError(t, j.store(&p))
+		require.NoError(t, j.close())
+		g.publish("t/a", 10)
+		g.await(func() bool { return g.queue.Stats().Appended == 10 })
+		g.start()
+		g.awaitEmpty()
+		requireExact(t, k.Consume("t"), 10)
+		return g.counter("gantry_kafka_dedup_resets_total")
+	}
+	require.InDelta(t, resets(23*time.Hour)+1, resets(25*time.Hour), 0)
+}
+
 func TestTopicMissingThenCreated(t *testing.T) {
 	k := servers.Kfake(t)
 	k.CreateTopic("t", 4)

@@ -10,6 +10,7 @@ import (
 type plan struct {
 	gen    uint64 // of this plan, from 1
 	oldest uint64 // of the oldest round that was under way beside it
+	at     int64  // when it was made, Unix seconds
 
 	producer int64
 	epoch    int16
@@ -53,13 +54,13 @@ func (p *plan) repair() bool { return p.top > p.frontier }
 // end is the first record behind the plan.
 func (p *plan) end() uint64 { return max(p.hi, p.top) }
 
-// Stored form: | gen | oldest | producer | epoch | frontier | top-frontier | lo | hi-lo |
+// Stored form: | gen | oldest | at | producer | epoch | frontier | top-frontier | lo | hi-lo |
 // n × topic s | n × open | n × batch |, all numbers and counts unsigned varints.
 // Topics are named once and referred to by index.
 
 func (p *plan) append(b []byte) []byte {
 	for _, v := range [...]uint64{
-		p.gen, p.oldest, uint64(p.producer), uint64(uint16(p.epoch)),
+		p.gen, p.oldest, uint64(p.at), uint64(p.producer), uint64(uint16(p.epoch)),
 		p.frontier, p.top - p.frontier, p.lo, p.hi - p.lo,
 	} {
 		b = binary.AppendUvarint(b, v)
@@ -112,7 +113,7 @@ var errPlan = errors.New("malformed plan")
 // decode reads what append wrote. Any bytes are legal input.
 func (p *plan) decode(b []byte) error {
 	r := planReader{b: b}
-	*p = plan{gen: r.num(), oldest: r.num(), producer: int64(r.num()), epoch: int16(r.num()), frontier: r.num()}
+	*p = plan{gen: r.num(), oldest: r.num(), at: int64(r.num()), producer: int64(r.num()), epoch: int16(r.num()), frontier: r.num()}
 	p.top = p.frontier + r.num()
 	p.lo = r.num()
 	p.hi = p.lo + r.num()

@@ -4,7 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 )
+
+// forgetAfter is Kafka's default for producer.id.expiration.ms. A broker that has
+// forgotten the producer takes a repeated batch as a new one and does not tell.
+const forgetAfter = 24 * time.Hour
 
 // resolve sends again what an earlier run, perhaps of an earlier process, may
 // have sent: the same batches with the same numbers, one round at a time. When
@@ -23,6 +28,7 @@ func (x *run) resolve() error {
 	top := x.frontier
 	var open []openPartition
 	records, bytes := 0, 0
+	age := time.Since(time.Unix(x.live[0].at, 0))
 	for i := range x.live {
 		p := &x.live[i]
 		r, err := x.rebuild(p)
@@ -46,6 +52,9 @@ func (x *run) resolve() error {
 		if r.open == 0 {
 			records, bytes = records+r.records, bytes+r.bytes
 		}
+	}
+	if age > forgetAfter {
+		x.resetDedup(fmt.Sprintf("they were in doubt for %s, and brokers forget a producer after a day", age.Round(time.Minute)))
 	}
 	if len(open) == 0 {
 		x.live = nil
