@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -197,4 +198,49 @@ func TestPeekShowsAnyBytes(t *testing.T) {
 	require.Equal(t, "not a record", string(r.Payload))
 	_, err := PeekQueue(filepath.Join(t.TempDir(), "none"), 5, false)
 	require.Error(t, err)
+}
+
+func TestClientsOfEveryProtocolAreListedAlike(t *testing.T) {
+	c := testConfig(t)
+	g, _ := start(t, c)
+	addrs := g.Addrs()
+	mqttConn, err := net.Dial("tcp", addrs["tcp"].String())
+	require.NoError(t, err)
+	defer mqttConn.Close()
+	_, err = mqttConn.Write([]byte("\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04mqtt"))
+	require.NoError(t, err)
+	connack := make([]byte, 4)
+	_, err = io.ReadFull(mqttConn, connack)
+	require.NoError(t, err)
+	require.Equal(t, []byte{0x20, 2, 0, 0}, connack)
+	coapConn, err := net.Dial("udp", addrs["udp"].String())
+	require.NoError(t, err)
+	defer coapConn.Close()
+	_, err = coapConn.Write([]byte("\x40\x03\x00\x01\xb2ps\x05plant\x46c=coap\xff1")) // PUT /ps/plant?c=coap
+	require.NoError(t, err)
+	answer := make([]byte, 100)
+	require.NoError(t, coapConn.SetReadDeadline(time.Now().Add(10*time.Second)))
+	_, err = coapConn.Read(answer)
+	require.NoError(t, err)
+	require.Equal(t, byte(2<<5|4), answer[1], "2.04")
+	require.Equal(t, http.StatusOK, post(t, g, "plant", "1"))
+
+	op := operator(t, g, c)
+	sessions, err := op.Clients(t.Context())
+	require.NoError(t, err)
+	protocols := map[string]string{}
+	for _, s := range sessions {
+		require.True(t, s.Connected)
+		protocols[s.Protocol] = s.ClientID
+	}
+	require.Equal(t, "mqtt", protocols["mqtt"])
+	require.Equal(t, "coap", protocols["coap"])
+	require.Contains(t, protocols, "http")
+	for _, id := range protocols {
+		require.NoError(t, op.Kick(t.Context(), id))
+	}
+	require.Eventually(t, func() bool {
+		sessions, err := op.Clients(t.Context())
+		return err == nil && len(sessions) == 0
+	}, 10*time.Second, 20*time.Millisecond, "kicked alike")
 }

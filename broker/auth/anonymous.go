@@ -4,7 +4,6 @@ package auth
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"gantry/broker"
 )
@@ -18,15 +17,6 @@ const (
 	Loopback Anonymous = "loopback"
 	Always   Anonymous = "always"
 )
-
-// ParseAnonymous checks the name of a policy.
-func ParseAnonymous(s string) (Anonymous, error) {
-	switch a := Anonymous(s); a {
-	case Never, Loopback, Always:
-		return a, nil
-	}
-	return "", fmt.Errorf("%q is none of never, loopback, always", s)
-}
 
 var (
 	_ broker.Authenticator = Anonymous("")
