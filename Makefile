@@ -9,12 +9,11 @@ LDFLAGS := -s -w -X gantry/gateway.Version=$(VERSION)
 
 FUZZTIME ?= 30s
 ROUNDS   ?= 20
-TARGET   ?= 127.0.0.1
 PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/7
 
 export PATH := $(PATH):$(TOOLS)
 
-.PHONY: help build run test race lint check fuzz bench package clean
+.PHONY: help build run test race lint check fuzz bench crash package clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -50,8 +49,13 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
-bench: ## benchmarks of the message path
+bench: build ## the message path, beside mosquitto and libcoap where they are installed
 	$(GO) test -run '^$$' -bench . -benchmem ./persist/seglog
+	$(GO) run ./conformance/bench --gantry $(BIN)/gantry
+
+crash: ## kill -9 and power cuts ROUNDS times (20), checking every acknowledged message
+	$(GO) test -count=$(ROUNDS) -timeout 0 -run 'Kill|PowerCut|Crash' \
+		./persist/seglog ./persist/embedded ./bridge/kafka ./conformance/e2e
 
 package: ## tar.gz for amd64, arm64 and armv7 in dist/
 	@mkdir -p $(DIST)
