@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -57,9 +58,7 @@ func TestCrashLoop(t *testing.T) {
 	eventually(t, "the subscriber has all that was acknowledged", func() bool { return l.compare(sub.copy()).lost == 0 })
 	subscription.dismiss()
 	s := l.compare(sub.copy())
-	t.Logf("rounds %d", rounds)
-	t.Logf("Kafka: %s", v)
-	t.Logf("subscriber: acknowledged %d  delivered %d  lost %d", s.acknowledged, s.delivered, s.lost)
+	t.Logf("rounds %d, in Kafka and at the subscriber:", rounds)
 	v.requireKept(t)
 	s.requireKept(t)
 	require.Zero(t, v.duplicates, "%q", v.examples)
@@ -94,7 +93,21 @@ func (g *gateway) crash(u uplink, chance *rand.Rand) {
 	if chance.IntN(3) == 0 {
 		g.tear(chance)
 	}
+	if chance.IntN(4) == 0 {
+		g.dieYoung(time.Duration(chance.IntN(60)) * time.Millisecond)
+	}
 	g.Restart()
+}
+
+// dieYoung is a life that ends while it starts.
+func (g *gateway) dieYoung(after time.Duration) {
+	g.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), after)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, "run", "-c", g.file) // killed when ctx ends
+	cmd.Dir, cmd.Env = filepath.Dir(g.file), environment()
+	out, _ := cmd.CombinedOutput()
+	require.Error(g.t, ctx.Err(), "ended by itself: %s", out)
 }
 
 // tear puts the beginning of a record that was never completed behind what the
