@@ -308,6 +308,31 @@ func TestTooLargeRecordGoesToTheDeadLetters(t *testing.T) {
 	}
 }
 
+// TestLimitIsLowered lowers max.message.bytes below what the sink has learned.
+func TestLimitIsLowered(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 1)
+	g := newRig(t, k.Addr)
+	g.publish("t/a", 10)
+	g.start()
+	g.awaitEmpty()
+	limit := "5000"
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	resource := kmsg.NewIncrementalAlterConfigsRequestResource()
+	resource.ResourceType, resource.ResourceName = kmsg.ConfigResourceTypeTopic, "t"
+	config := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+	config.Name, config.Value = "max.message.bytes", &limit
+	resource.Configs = append(resource.Configs, config)
+	req.Resources = append(req.Resources, resource)
+	resp := ask(t, k.Addr, req).(*kmsg.IncrementalAlterConfigsResponse)
+	require.Zero(t, resp.Resources[0].ErrorCode)
+	g.publish("t/a", 5000)
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), g.published)
+	require.Zero(t, g.queue.Stats().DeadLetters, "smaller batches will do")
+	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
+}
+
 func TestIllegalTopicGoesToTheDeadLetters(t *testing.T) {
 	k := servers.Kfake(t)
 	k.CreateTopic("t", 1)

@@ -191,5 +191,6 @@ func (x *run) complain(t *batch) {
 		x.resetDedup("the broker does not know the producer: " + t.err.Error())
 		return
 	}
+	x.topics.named(t.topic).known = false // its limits may have changed: ask again
 	x.log.Info("a batch was rejected, looking for the record", "topic", t.topic, "partition", t.partition, "records", t.count, "err", t.err)
 }
