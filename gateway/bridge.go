@@ -25,6 +25,7 @@ type bridgePart struct {
 	cfg       *config.Bridge
 	queue     *queue.Queue
 	stage     *bridge.Stage
+	sink      *kafka.Sink
 	forwarder *bridge.Forwarder
 }
 
@@ -54,11 +55,10 @@ func openBridge(c *config.Bridge, cfg *config.Config, node string, log *slog.Log
 	if p.stage, err = bridge.NewStage(bridge.StageConfig{Bridge: c.Name, Node: node, Routes: routes}, p.queue, reg); err != nil {
 		return nil, err
 	}
-	sink, err := kafkaSink(c, dir, node, log, reg)
-	if err != nil {
+	if p.sink, err = kafkaSink(c, dir, node, log, reg); err != nil {
 		return nil, err
 	}
-	p.forwarder, err = bridge.NewForwarder(bridge.ForwarderConfig{Bridge: c.Name}, p.queue, sink, log, reg)
+	p.forwarder, err = bridge.NewForwarder(bridge.ForwarderConfig{Bridge: c.Name}, p.queue, p.sink, log, reg)
 	return p, err
 }
 
@@ -66,6 +66,9 @@ func (p *bridgePart) close() error {
 	var errs []error
 	if p.forwarder != nil {
 		errs = append(errs, p.forwarder.Close())
+	}
+	if p.sink != nil {
+		errs = append(errs, p.sink.Close())
 	}
 	if p.stage != nil {
 		errs = append(errs, p.stage.Close())
@@ -102,7 +105,7 @@ func routesOf(c *config.Bridge) ([]bridge.Route, error) {
 	return routes, nil
 }
 
-func kafkaSink(c *config.Bridge, dir, node string, log *slog.Logger, reg prometheus.Registerer) (bridge.Sink, error) {
+func kafkaSink(c *config.Bridge, dir, node string, log *slog.Logger, reg prometheus.Registerer) (*kafka.Sink, error) {
 	k := kafka.Config{Bridge: c.Name, Node: node, Dir: dir, Compression: string(c.Compression), CreateTopics: c.CreateTopics}
 	for _, b := range c.Brokers {
 		k.Brokers = append(k.Brokers, string(b))
