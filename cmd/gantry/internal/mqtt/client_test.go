@@ -3,6 +3,7 @@ package mqtt
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -34,14 +35,20 @@ func (*access) OnACLCheck(_ *mochi.Client, topic string, _ bool) bool { return t
 
 func server(t *testing.T) string {
 	t.Helper()
-	s := mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler)})
+	_, addr := mochiServer(t)
+	return addr
+}
+
+func mochiServer(t *testing.T) (s *mochi.Server, addr string) {
+	t.Helper()
+	s = mochi.New(&mochi.Options{Logger: slog.New(slog.DiscardHandler)})
 	require.NoError(t, s.AddHook(&access{}, nil))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, s.AddListener(listeners.NewNet("t", l)))
 	require.NoError(t, s.Serve())
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	return l.Addr().String()
+	return s, l.Addr().String()
 }
 
 // inbox takes messages up to a number and refuses what comes after.
@@ -112,7 +119,7 @@ func TestRoundTrip(t *testing.T) {
 // What was not taken stays in the session at the server, what was taken does not come again.
 func TestUntakenMessagesStayWithTheServer(t *testing.T) {
 	versions(t, func(t *testing.T, version string) {
-		addr := server(t)
+		s, addr := mochiServer(t)
 		durable := Options{Addr: addr, Version: version, ClientID: "d", Durable: true}
 		first := newInbox(1)
 		durable.OnMessage = first.take
@@ -125,6 +132,8 @@ func TestUntakenMessagesStayWithTheServer(t *testing.T) {
 		}
 		require.Equal(t, "1", string(first.wait(t)[0].Payload))
 		sub.Close()
+		// until the server has read what the client sent last
+		require.Eventually(t, func() bool { cl, ok := s.Clients.Get("d"); return ok && cl.Closed() }, 10*time.Second, time.Millisecond)
 
 		second := newInbox(2)
 		durable.OnMessage = second.take
@@ -180,13 +189,14 @@ func TestLostConnection(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		defer l.Close()
-		target := server(t)
+		target, cut := server(t), make(chan struct{})
 		var wg sync.WaitGroup
 		defer wg.Wait()
-		wg.Go(func() { relayOnce(l, target) })
+		wg.Go(func() { relay(l, target, cut) })
 		c := dial(t, Options{Addr: l.Addr().String(), Version: version})
 		defer c.Close()
-		require.NoError(t, c.Publish(t.Context(), Message{Topic: "cut", QoS: 1}))
+		require.NoError(t, c.Publish(t.Context(), Message{Topic: "a", QoS: 1}))
+		close(cut)
 		select {
 		case <-c.Lost():
 			require.Error(t, c.Err())
@@ -196,28 +206,22 @@ func TestLostConnection(t *testing.T) {
 	})
 }
 
-// relayOnce passes on one connection: CONNECT and its answer, PUBLISH and its answer, then it closes both sides.
-func relayOnce(l net.Listener, target string) {
+// relay passes on one connection until cut is closed.
+func relay(l net.Listener, target string, cut <-chan struct{}) {
 	client, err := l.Accept()
 	if err != nil {
 		return
 	}
-	defer client.Close()
 	srv, err := net.Dial("tcp", target)
 	if err != nil {
+		client.Close()
 		return
 	}
-	defer srv.Close()
-	buf := make([]byte, 4096)
-	for range 2 {
-		for _, way := range [][2]net.Conn{{client, srv}, {srv, client}} {
-			n, err := way[0].Read(buf)
-			if err != nil {
-				return
-			}
-			if _, err := way[1].Write(buf[:n]); err != nil {
-				return
-			}
-		}
-	}
+	var wg sync.WaitGroup
+	wg.Go(func() { _, _ = io.Copy(srv, client) })
+	wg.Go(func() { _, _ = io.Copy(client, srv) })
+	<-cut
+	client.Close()
+	srv.Close()
+	wg.Wait()
 }
