@@ -5,9 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"io"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -203,13 +201,7 @@ func (h *historian) copy() arrivals {
 // acknowledged, or a later one.
 func (g *gateway) requireRetained(a *account) {
 	g.t.Helper()
-	resp, err := http.Get("http://" + g.http + "/v1/topics/plant/state")
-	require.NoError(g.t, err)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	require.NoError(g.t, err)
-	require.Equal(g.t, http.StatusOK, resp.StatusCode, "%s", body)
-	r := parseReading(g.t, body)
+	r := parseReading(g.t, []byte(g.retained("plant/state")))
 	last := len(a.acked) - 1
 	for last > 0 && !a.acked[last] {
 		last--

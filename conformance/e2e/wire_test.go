@@ -142,6 +142,10 @@ func decode(p *packets.Packet, body []byte) error {
 	case packets.Suback:
 		return p.SubackDecode(body)
 	case packets.Disconnect:
+		if len(body) == 1 { // this decoder takes a reason code without properties for none
+			p.ReasonCode = body[0]
+			return nil
+		}
 		return p.DisconnectDecode(body)
 	}
 	return fmt.Errorf("a server sends no packets of type %d", p.FixedHeader.Type)
