@@ -439,7 +439,7 @@ func TestTakeoverStormLosesNothing(t *testing.T) {
 	b := newBroker(t, newMemStore())
 	first := connect(t, b, "sub", durable)
 	first.subscribe("t", 1)
-	const total = 5000
+	const total = 2000
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		pub := connect(t, b, "pub")

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -22,6 +23,7 @@ type memStore struct {
 	kept    map[string]*Message
 	ops     []OpKind
 
+	fail     func(*Batch) error         // decides for each batch, if set
 	onCommit func(b *Batch, taken bool) // before and after a batch is taken, without mu
 	onQueued func(reading bool) error   // before and after Queued looks, without mu
 }
@@ -109,6 +111,9 @@ func (m *memStore) flush() {
 		p := m.pending[0]
 		m.pending = m.pending[1:]
 		err := m.err
+		if m.fail != nil && err == nil {
+			err = m.fail(&p.batch)
+		}
 		if err == nil {
 			for i := range p.batch.Ops {
 				m.apply(&p.batch.Ops[i])
@@ -281,7 +286,7 @@ func (c *client) subscribeWith(sub Subscription) {
 	require.Equal(c.t, []Reason{Success}, got)
 }
 
-// publish expects an outcome before Publish returns.
+// publish waits for the outcome.
 func (c *client) publish(topic, payload string, qos QoS) Reason {
 	c.t.Helper()
 	return c.publishMessage(&Message{Topic: topic, Payload: []byte(payload), QoS: qos}, 0)
@@ -289,10 +294,13 @@ func (c *client) publish(topic, payload string, qos QoS) Reason {
 
 func (c *client) publishMessage(m *Message, id uint16) Reason {
 	c.t.Helper()
-	got := reasonCount
-	c.Publish(context.Background(), m, id, func(r Reason) { got = r })
-	require.NotEqual(c.t, reasonCount, got, "done was not called")
-	return got
+	select {
+	case r := <-c.send(context.Background(), m, id):
+		return r
+	case <-time.After(10 * time.Second):
+		c.t.Error("done was not called")
+		return Closed
+	}
 }
 
 // take returns what the outbox gives now.
