@@ -33,7 +33,6 @@ type bridgePart struct {
 func QueueDir(dataDir, bridge string) string { return filepath.Join(dataDir, "queue", bridge) }
 
 func openBridge(c *config.Bridge, cfg *config.Config, node string, log *slog.Logger, reg prometheus.Registerer) (_ *bridgePart, err error) {
-	log = log.With("bridge", c.Name)
 	p := &bridgePart{cfg: c}
 	defer func() {
 		if err != nil {
@@ -43,7 +42,7 @@ func openBridge(c *config.Bridge, cfg *config.Config, node string, log *slog.Log
 	dir := QueueDir(cfg.DataDir, c.Name)
 	p.queue, err = queue.Open(queue.Config{
 		Dir: dir, Name: c.Name, MaxBytes: int64(c.Queue.MaxBytes), WhenFull: queue.Policy(c.Queue.WhenFull), SegmentBytes: int64(c.Queue.SegmentBytes),
-		DeadMaxBytes: int64(c.DeadLetter.MaxBytes), Sync: syncPolicy(cfg), SyncEvery: time.Duration(cfg.Broker.SyncInterval), Log: log,
+		DeadMaxBytes: int64(c.DeadLetter.MaxBytes), Sync: syncPolicy(cfg), SyncEvery: time.Duration(cfg.Broker.SyncInterval), Log: log.With("bridge", c.Name),
 	}, reg)
 	if err != nil {
 		return nil, err

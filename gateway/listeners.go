@@ -39,7 +39,7 @@ func (g *Gateway) openListeners() error {
 		c := &g.cfg.Listeners.CoAP[i]
 		s, err := coap.New(coap.Config{
 			Name: c.Name, Bind: string(c.Bind), Echo: coap.EchoPolicy(c.Echo), MaxPeers: c.MaxPeers,
-			MaxBody: int(c.MaxBody), SessionIdle: time.Duration(c.SessionIdle),
+			MaxBody: int(c.MaxBody), SessionIdle: time.Duration(c.SessionIdle), Rate: coapRate(c.Rate), Burst: float64(2 * max(c.Rate, 1)),
 		}, g.broker, g.log, g.reg)
 		if err != nil {
 			return err
@@ -58,4 +58,12 @@ func (g *Gateway) openListeners() error {
 		g.listeners = append(g.listeners, listener{c.Name, s})
 	}
 	return nil
+}
+
+// coapRate turns "0 = no limit" into the endpoint's own words.
+func coapRate(perSecond int) float64 {
+	if perSecond == 0 {
+		return -1
+	}
+	return float64(perSecond)
 }

@@ -37,7 +37,7 @@ func startGantry(f *flags, extra string) (*server, error) {
 log: {level: warn}
 listeners:
   mqtt: [{name: tcp, bind: %q, max_connections: 20000}]
-  coap: [{name: udp, bind: %q}]
+  coap: [{name: udp, bind: %q, rate: 0}]
   http: [{name: http, bind: %q}]
 admin: {bind: %q}
 %s`, filepath.Join(s.dir, "data"), ports[0], ports[1], ports[2], ports[3], extra)

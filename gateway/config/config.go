@@ -49,6 +49,7 @@ type CoAP struct {
 	Bind        Addr          `yaml:"bind"`
 	Transport   CoAPTransport `yaml:"transport"`
 	Echo        Echo          `yaml:"echo"`
+	Rate        int           `yaml:"rate"`         // most requests per second of one address, 0 = no limit; more get 4.29
 	MaxPeers    int           `yaml:"max_peers"`    // remembered addresses; the one that was silent for longest makes room
 	MaxBody     Bytes         `yaml:"max_body"`     // larger bodies get 4.13
 	SessionIdle Duration      `yaml:"session_idle"` // a session without traffic and observations ends
@@ -144,7 +145,7 @@ func defaultMQTT() MQTT {
 func defaultCoAP() CoAP {
 	return CoAP{
 		Name: "udp", Bind: "127.0.0.1:5683", Transport: CoAPOverUDP,
-		Echo: EchoRequired, MaxPeers: 50000, MaxBody: MiB, SessionIdle: Duration(5 * time.Minute),
+		Echo: EchoRequired, Rate: 1000, MaxPeers: 50000, MaxBody: MiB, SessionIdle: Duration(5 * time.Minute),
 	}
 }
 

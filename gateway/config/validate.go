@@ -80,6 +80,7 @@ func (l *Listeners) validate(add check) {
 		path := fmt.Sprintf("listeners.coap[%d]", i)
 		uniqueName(add, names, c.Name, path)
 		required(add, path+".bind", string(c.Bind))
+		inRange(add, path+".rate", c.Rate, 0, 1_000_000)
 		inRange(add, path+".max_peers", c.MaxPeers, 1, 1_000_000)
 		inRange(add, path+".max_body", c.MaxBody, 1, maxPacketLimit)
 		inRange(add, path+".session_idle", c.SessionIdle, Duration(time.Second), Duration(30*24*time.Hour))
