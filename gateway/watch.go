@@ -76,7 +76,7 @@ func (w *watch) bridge(p *bridgePart, now time.Time) {
 	w.set("bridge_refusing:"+name, w.grew("refused:"+name, q.Refused, now, time.Minute), fmt.Sprintf("%d messages were refused since the start because the queue was full; their publishers were told", q.Refused))
 	w.set("bridge_dead_letters:"+name, q.DeadLetters > 0, fmt.Sprintf("%d messages were refused by the receiver for good; see gantry queue peek --dead %s", q.DeadLetters, name))
 	w.set("bridge_queue_damaged:"+name, q.CorruptBytes > 0 || q.Quarantined > 0,
-		fmt.Sprintf("%d damaged bytes were stepped over, %d files are in %s", q.CorruptBytes, q.Quarantined, QueueDir(w.gateway.cfg.DataDir, name)))
+		fmt.Sprintf("%d damaged bytes were stepped over, %d files are in %s/quarantine", q.CorruptBytes, q.Quarantined, QueueDir(w.gateway.cfg.DataDir, name)))
 	w.set("disk_slow:"+name, q.LastSync > slowSync, fmt.Sprintf("the last fsync took %s, and every acknowledgement waits for one", q.LastSync.Round(time.Millisecond)))
 }
 
