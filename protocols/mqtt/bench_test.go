@@ -92,7 +92,7 @@ func fanOut(b *testing.B, v wire.Version, qos byte, pubs, subs int) {
 // benchReceive reads n PUBLISH packets of 128 bytes payload and acknowledges
 // in batches.
 func benchReceive(p *peer, qos byte, n int) error {
-	_ = p.nc.SetReadDeadline(time.Time{})
+	_ = p.nc.SetDeadline(time.Time{})
 	in := bufio.NewReaderSize(p.nc, 64<<10)
 	var acks []byte
 	for range n {
@@ -125,8 +125,7 @@ func benchReceive(p *peer, qos byte, n int) error {
 
 // benchPublish sends n messages, at most 200 of them unacknowledged.
 func benchPublish(p *peer, i int, qos byte, n int) error {
-	_ = p.nc.SetReadDeadline(time.Time{})
-	_ = p.nc.SetWriteDeadline(time.Time{})
+	_ = p.nc.SetDeadline(time.Time{})
 	out := wire.Outgoing{
 		Message: &broker.Message{Topic: fmt.Sprintf("bench/%02d", i), Payload: make([]byte, 128)},
 		Version: p.v, QoS: broker.QoS(qos), PacketID: 1,
