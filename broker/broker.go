@@ -96,6 +96,7 @@ type Broker struct {
 	cfg   Config
 	log   *slog.Logger
 	store Store
+	noted func(error) // noteCommit
 	stats counters
 
 	rewriters []Rewriter
@@ -134,6 +135,7 @@ func New(ctx context.Context, cfg Config, store Store, log *slog.Logger, reg pro
 		cfg: cfg, log: log, store: store,
 		retained: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
 	}
+	b.noted = b.noteCommit
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	for _, h := range cfg.Hooks {
 		if r, ok := h.(Rewriter); ok {
@@ -202,20 +204,32 @@ func (b *Broker) find(clientID string) *sessionState {
 // commit hands a batch to the store and logs what it refuses: a change that
 // nobody waits for must not be lost silently.
 func (b *Broker) commit(ctx context.Context, batch *Batch, done func(error)) error {
-	err := b.store.Commit(ctx, batch, func(err error) {
-		if err != nil {
-			b.stats.storeErrors.Add(1)
-			b.log.Error("store commit, its publisher is told", "err", err)
-		}
-		if done != nil {
+	noted := b.noted
+	if done != nil {
+		noted = func(err error) {
+			b.noteCommit(err)
 			done(err)
 		}
-	})
+	}
+	err := b.store.Commit(ctx, batch, noted)
 	if err != nil {
-		b.stats.storeErrors.Add(1)
-		b.log.Debug("store refused a batch", "err", err)
+		b.refusedBatch(err)
 	}
 	return err
+}
+
+// noteCommit counts and logs the outcome of a batch that was appended.
+func (b *Broker) noteCommit(err error) {
+	if err != nil {
+		b.stats.storeErrors.Add(1)
+		b.log.Error("store commit, its publisher is told", "err", err)
+	}
+}
+
+// refusedBatch counts and logs a batch that the store did not take.
+func (b *Broker) refusedBatch(err error) {
+	b.stats.storeErrors.Add(1)
+	b.log.Debug("store refused a batch", "err", err)
 }
 
 // commitSoon hands over a batch that nobody waits for. It does not block: when

@@ -11,7 +11,10 @@ import (
 // are stored with it.
 func (b *Broker) distribute(ctx context.Context, p *Publication, targets []target, ops []Op) Reason {
 	m := p.Message
-	h := handover{broker: b, publication: p, ops: ops}
+	var h *handover
+	if m.Retain || len(ops) > 0 || m.QoS > 0 && anyDurable(targets) {
+		h = newHandover(b, p, ops)
+	}
 	if m.Retain {
 		unlock := b.retained.lockTopic(ctx, m.Topic)
 		if unlock == nil {
@@ -23,11 +26,8 @@ func (b *Broker) distribute(ctx context.Context, p *Publication, targets []targe
 		// must get this one.
 		targets = b.match(p)
 	}
-	if m.QoS > 0 {
-		h.reserve(targets)
-	}
-	if len(h.ops)+len(h.entries) > 0 {
-		if r := h.commit(ctx); !r.OK() {
+	if h != nil {
+		if r := h.commit(ctx, targets); !r.OK() {
 			return r
 		}
 	}
@@ -35,6 +35,15 @@ func (b *Broker) distribute(ctx context.Context, p *Publication, targets []targe
 		b.deliver(p, &targets[i])
 	}
 	return Success
+}
+
+func anyDurable(targets []target) bool {
+	for i := range targets {
+		if targets[i].session.durable {
+			return true
+		}
+	}
+	return false
 }
 
 // deliver gives the message to a session that keeps it in memory.
@@ -95,10 +104,24 @@ func (e *entry) take(s *subscription, m *Message) {
 type handover struct {
 	broker      *Broker
 	publication *Publication
-	ops         []Op
+	batch       Batch
 	entries     []pendingEntry
 	retaining   bool
 	replaced    *Message // the retained value before
+
+	// Room for the usual case, so that it costs one allocation.
+	op     [1]Op
+	entry  [1]pendingEntry
+	target [1]Target
+}
+
+func newHandover(b *Broker, p *Publication, ops []Op) *handover {
+	h := &handover{broker: b, publication: p, batch: Batch{Ops: ops}}
+	if len(ops) == 0 {
+		h.batch.Ops = h.op[:0]
+	}
+	h.entries = h.entry[:0]
+	return h
 }
 
 // pendingEntry has a sequence number; its batch is not durable yet.
@@ -117,12 +140,12 @@ func (h *handover) retain() {
 	if len(m.Payload) == 0 { // clears the value, is delivered, is not kept [MQTT-3.3.1-6]
 		if h.replaced = h.broker.retained.clear(m.Topic); h.replaced != nil {
 			h.retaining = true
-			h.ops = append(h.ops, Op{Kind: OpUnretain, Topic: m.Topic})
+			h.batch.Ops = append(h.batch.Ops, Op{Kind: OpUnretain, Topic: m.Topic})
 		}
 		return
 	}
 	h.retaining, h.replaced = true, h.broker.retained.set(m)
-	h.ops = append(h.ops, Op{Kind: OpRetain, Message: m})
+	h.batch.Ops = append(h.batch.Ops, Op{Kind: OpRetain, Message: m})
 	h.publication.matched = true
 }
 
@@ -152,36 +175,31 @@ func (h *handover) reserve(targets []target) {
 		return
 	}
 	h.publication.matched = true
-	h.ops = append(h.ops, Op{Kind: OpEnqueue, Message: m, Targets: targetsOf(h.entries)})
-}
-
-func targetsOf(entries []pendingEntry) []Target {
-	targets := make([]Target, len(entries))
-	for i := range entries {
-		e := &entries[i].entry
-		targets[i] = Target{ClientID: entries[i].session.id, Seq: e.seq, QoS: e.qos, Retain: e.retain, SubscriptionIDs: e.ids}
+	queues := slices.Grow(h.target[:0], len(h.entries))
+	for i := range h.entries {
+		e := &h.entries[i].entry
+		queues = append(queues, Target{ClientID: h.entries[i].session.id, Seq: e.seq, QoS: e.qos, Retain: e.retain, SubscriptionIDs: e.ids})
 	}
-	return targets
+	h.batch.Ops = append(h.batch.Ops, Op{Kind: OpEnqueue, Message: m, Targets: queues})
 }
 
 // commit appends the batch to the store, makes the durable entries visible to
 // their sessions in that order, and holds the acknowledgement for QoS 1 and 2.
-// The handover is copied, so that one without anything to store costs no
-// allocation.
-func (h handover) commit(ctx context.Context) Reason {
+func (h *handover) commit(ctx context.Context, targets []target) Reason {
 	p := h.publication
-	if p.Message.QoS == 0 {
-		if err := h.broker.commit(ctx, &Batch{Ops: h.ops}, nil); err != nil {
+	if p.Message.QoS == 0 { // retained, perhaps; nobody is promised anything
+		if len(h.batch.Ops) > 0 && h.broker.commit(ctx, &h.batch, nil) != nil {
 			h.broker.stats.drop(DropStore)
 		}
-		return Success // a retained QoS 0 message; nobody is promised anything
+		return Success
+	}
+	h.reserve(targets)
+	if len(h.batch.Ops) == 0 {
+		return Success
 	}
 	p.Hold()
-	err := h.broker.commit(ctx, &Batch{Ops: h.ops}, func(err error) {
-		h.committed(err)
-		p.Done(storeReason(err))
-	})
-	if err != nil {
+	if err := h.broker.store.Commit(ctx, &h.batch, h.committed); err != nil {
+		h.broker.refusedBatch(err)
 		h.takeBack()
 		p.pending.Add(-1)
 		return storeReason(err)
@@ -216,12 +234,14 @@ func (h *handover) enqueue() {
 // committed runs when the batch is on disk or was given up. Entries that only
 // the store holds can be read from now on.
 func (h *handover) committed(err error) {
+	h.broker.noteCommit(err)
 	if err != nil {
 		h.unretain()
 	}
 	for i := range h.entries {
 		h.entries[i].session.saved(&h.entries[i], err)
 	}
+	h.publication.Done(storeReason(err))
 }
 
 // takeBack undoes what was prepared for a batch that the store did not take.

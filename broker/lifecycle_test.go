@@ -2,8 +2,10 @@ package broker
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"slices"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -389,4 +391,22 @@ func TestConnectFailsWhenItsSessionCannotBeStored(t *testing.T) {
 	store.hold(false)
 	_, present := reconnect(t, b, "c", durable)
 	require.True(t, present)
+}
+
+func TestMatchCacheIsBounded(t *testing.T) {
+	b := newBroker(t, newMemStore())
+	pub := connect(t, b, "pub")
+	for i := range matchCacheTargets {
+		connect(t, b, rand.Text()).subscribe("few/"+strconv.Itoa(i%2), 0)
+	}
+	for i := range 10 * matchCacheTopics {
+		pub.publish("few/"+strconv.Itoa(i), "x", 0)
+		require.LessOrEqual(t, len(pub.cache.topics), matchCacheTopics)
+	}
+	for range matchCacheTargets + 1 {
+		connect(t, b, rand.Text()).subscribe("many", 0)
+	}
+	pub.publish("many", "x", 0)
+	require.NotContains(t, pub.cache.topics, "many")
+	require.Equal(t, 2*matchCacheTargets+1, b.Stats().Queued, "and everybody has got it")
 }

@@ -208,6 +208,10 @@ type matchCache struct {
 // publisher of many must not hold memory for all of them.
 const matchCacheTopics = 64
 
+// matchCacheTargets bounds one cached result: giving a message to so many
+// sessions costs far more than finding them.
+const matchCacheTargets = 256
+
 func (c *matchCache) match(r *router, topic string) []target {
 	v := r.version.Load()
 	if c.version == v {
@@ -216,6 +220,9 @@ func (c *matchCache) match(r *router, topic string) []target {
 		}
 	}
 	t, v2 := r.match(topic)
+	if len(t) > matchCacheTargets {
+		return t
+	}
 	if c.topics == nil || c.version != v2 || len(c.topics) >= matchCacheTopics {
 		c.topics = make(map[string][]target, 1)
 	}

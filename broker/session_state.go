@@ -250,26 +250,44 @@ const settleBatch = 256
 // told with the next one. Must be called without mu.
 func (s *sessionState) settle(seqs ...uint64) {
 	s.mu.Lock()
+	owing := len(s.owed) > 0
+	s.mu.Unlock()
+	if !owing && s.tell(seqs) {
+		return
+	}
+	s.mu.Lock()
 	s.owed = append(s.owed, seqs...)
 	s.mu.Unlock()
-	for {
-		s.mu.Lock()
-		n := min(len(s.owed), settleBatch)
-		seqs = s.owed[:n:n]
-		if s.owed = s.owed[n:]; len(s.owed) == 0 {
-			s.owed = nil
-		}
-		s.mu.Unlock()
-		if n == 0 {
-			return
-		}
-		if err := s.broker.commit(NoWait, &Batch{Ops: s.dequeues(seqs)}, nil); err != nil {
-			s.mu.Lock()
-			s.owed = append(s.owed, seqs...)
-			s.mu.Unlock()
-			return
-		}
+	for owing {
+		owing = s.payOwed()
 	}
+}
+
+// payOwed tells the store of some that it was too busy for, and reports
+// whether there may be more to tell now.
+func (s *sessionState) payOwed() bool {
+	s.mu.Lock()
+	n := min(len(s.owed), settleBatch)
+	seqs := s.owed[:n:n]
+	if s.owed = s.owed[n:]; len(s.owed) == 0 {
+		s.owed = nil
+	}
+	s.mu.Unlock()
+	if n == 0 {
+		return false
+	}
+	if s.tell(seqs) {
+		return true
+	}
+	s.mu.Lock()
+	s.owed = append(s.owed, seqs...)
+	s.mu.Unlock()
+	return false
+}
+
+// tell reports whether the store took note.
+func (s *sessionState) tell(seqs []uint64) bool {
+	return s.broker.commit(NoWait, &Batch{Ops: s.dequeues(seqs)}, nil) == nil
 }
 
 func (s *sessionState) dequeues(seqs []uint64) []Op {

@@ -33,7 +33,7 @@ func ValidTopic(s string) error {
 	if err := validText(s); err != nil {
 		return err
 	}
-	if strings.ContainsAny(s, "+#") {
+	if strings.IndexByte(s, '+') >= 0 || strings.IndexByte(s, '#') >= 0 {
 		return errTopicWild
 	}
 	return nil
