@@ -231,13 +231,14 @@ func (q *Queue) Writable() error {
 }
 
 func (q *Queue) noteCommit(err error) {
-	if err == nil {
-		if q.commitErr.Load() != nil {
-			q.commitErr.Store(nil)
-		}
+	if err != nil {
+		kept := err // its own variable, so that success allocates nothing
+		q.commitErr.Store(&kept)
 		return
 	}
-	q.commitErr.Store(&err)
+	if q.commitErr.Load() != nil {
+		q.commitErr.Store(nil)
+	}
 }
 
 func nudge(c chan struct{}) {

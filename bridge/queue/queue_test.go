@@ -620,3 +620,78 @@ func TestMetrics(t *testing.T) {
 	a = open("a") // its metrics made room
 	require.NoError(t, a.Close())
 }
+
+// TestBlockKeepsOrderBehindTheMover stops the disk so that the last waiting record is on its way from the waiters to the log: a record
+// that comes then has to queue up behind it, though nobody is in the list.
+func TestBlockKeepsOrderBehindTheMover(t *testing.T) {
+	d := faultfs.New()
+	q := open(t, queue.Config{FS: d, MaxBytes: 1 << 20, WhenFull: queue.Block})
+	i := uint64(0)
+	for q.Stats().Waiting < 3 { // each too large for two to wait for the disk beside a third
+		require.NoError(t, q.Append(context.Background(), record(i, 100_000), nil))
+		i++
+		eventually(t, func() bool { s := q.Stats(); return s.Records+uint64(s.Waiting) == i }, "commits")
+	}
+	gate := make(chan struct{})
+	release := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(release)
+	d.Hook(func(op faultfs.Op, path string) error {
+		if op == faultfs.OpSync && strings.HasSuffix(path, ".seg") {
+			<-gate
+		}
+		return nil
+	})
+	r := q.Reader(0)
+	var got []uint64
+	for range i - 3 {
+		seq, rec, err := r.Next()
+		require.NoError(t, err)
+		got = append(got, number(t, rec))
+		q.Confirm(seq + 1)
+	}
+	eventually(t, func() bool { s := q.Stats(); return s.Waiting == 0 && s.WaitingBytes > 0 }, "one is in the mover's hands")
+	require.NoError(t, q.Append(nil, record(i, 100), nil)) //nolint:staticcheck // nil is the contract
+	require.Equal(t, 1, q.Stats().Waiting)
+	release()
+	eventually(t, func() bool { return q.Stats().Appended == i+1 }, "all are committed")
+	for want, n := range append(got, drain(t, q)...) {
+		require.Equal(t, uint64(want), n)
+	}
+}
+
+// TestDropWhileReading drops a segment in the middle of a read of it: what was counted as lost is not handed out.
+func TestDropWhileReading(t *testing.T) {
+	d := faultfs.New()
+	q := open(t, queue.Config{FS: d, MaxBytes: 512 << 10, WhenFull: queue.DropOldest})
+	i := uint64(0)
+	for ; i < 1500; i++ {
+		require.NoError(t, put(q, record(i, 200)))
+	}
+	r := q.Reader(0)
+	reading := false
+	d.Hook(func(op faultfs.Op, _ string) error {
+		if op != faultfs.OpRead || reading {
+			return nil
+		}
+		reading = true
+		for q.Stats().Dropped[queue.DroppedOldest] == 0 {
+			if err := put(q, record(i, 200)); err != nil {
+				return err
+			}
+			i++
+		}
+		return nil
+	})
+	var got []uint64
+	for {
+		_, rec, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		require.NoError(t, err)
+		got = append(got, number(t, rec))
+	}
+	require.True(t, reading)
+	require.Equal(t, i, uint64(len(got))+dropped(q.Stats()))
+	require.Equal(t, q.Stats().Records, uint64(len(got)))
+}

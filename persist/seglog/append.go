@@ -104,8 +104,9 @@ func (l *Log) admit(ctx context.Context, need int) error {
 			l.mu.Unlock()
 			return ErrClosed
 		}
-		// An empty buffer takes anything: an append larger than MaxPending must not wait for ever.
-		if len(l.pend.buf) == 0 || l.inflight+len(l.pend.buf)+need <= l.o.MaxPending {
+		// One half of MaxPending is being written while the other fills. An empty buffer takes anything: an append larger than that
+		// must not wait for ever.
+		if len(l.pend.buf) == 0 || len(l.pend.buf)+need <= l.o.MaxPending/2 {
 			return nil
 		}
 		if ctx == nil {

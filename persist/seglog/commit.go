@@ -55,9 +55,8 @@ func (l *Log) linger() (closing bool) {
 		case <-l.kick:
 			l.mu.Lock()
 			closing, waiting = l.closed, l.waiting
-			full := len(l.pend.buf) >= l.o.MaxPending/2
 			l.mu.Unlock()
-			if closing || waiting > 0 || full {
+			if closing || waiting > 0 {
 				return closing
 			}
 		}
@@ -74,13 +73,13 @@ func (l *Log) commitPending() bool {
 	b := l.pend
 	l.pend, l.spare = l.spare, batch{}
 	l.inflight = len(b.buf)
+	l.releaseSpace()
 	l.mu.Unlock()
 
 	l.commit(&b)
 
 	l.mu.Lock()
 	l.inflight = 0
-	l.releaseSpace()
 	l.wakeReaders()
 	l.mu.Unlock()
 	for i := range b.tickets {

@@ -48,7 +48,8 @@ type Options struct {
 	// SegmentBytes is the size at which a segment is closed and a new one begun: the unit of deletion. Default 16 MiB, 4 KiB to 1 GiB.
 	// One Append that is larger gets a segment of its own.
 	SegmentBytes int64
-	// MaxPending bounds the bytes that wait for the disk; Append blocks above it. Default 8 MiB.
+	// MaxPending bounds the bytes that wait for the disk, half of it being written while the other half fills; Append blocks above it.
+	// Default 8 MiB. One Append may always fill an empty half, whatever its size.
 	MaxPending int
 	// MaxRecord is the largest payload in bytes. Default 4 MiB. Larger records already on disk stay readable.
 	MaxRecord int
