@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -59,9 +60,29 @@ func putFor(ctx context.Context, s *server, path []string, d time.Duration) (n i
 	n, cpu = count.Load()-before, s.cpu()-cpuBefore
 	wg.Wait()
 	for range coapSockets {
-		err = errors.Join(err, <-errs)
+		err = cmp.Or(err, <-errs)
 	}
 	return n, cpu, err
+}
+
+// awaitCoAP pings a server until it answers with a reset.
+func awaitCoAP(addr string) error {
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	answer := make([]byte, 16)
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		_, _ = c.Write([]byte{0x40, 0, 0xff, 0xff}) // refused while nobody listens
+		if err := c.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+			return err
+		}
+		if n, err := c.Read(answer); err == nil && n >= 4 && answer[0]>>4&3 == 3 {
+			return nil
+		}
+	}
+	return fmt.Errorf("no CoAP server answers on %s", addr)
 }
 
 func putLoop(ctx context.Context, addr string, path []string, socket int, end time.Time, count *atomic.Int64) error {

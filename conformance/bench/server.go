@@ -75,7 +75,14 @@ func startLibcoap() (*server, error) {
 	}
 	s.coap = ports[0]
 	_, port, _ := net.SplitHostPort(s.coap)
-	return s, s.start("", "coap-server-notls", "-A", "127.0.0.1", "-p", port, "-d", "100000", "-v", "0")
+	if err := s.start("", "coap-server-notls", "-A", "127.0.0.1", "-p", port, "-v", "0"); err != nil {
+		return nil, err
+	}
+	if err := awaitCoAP(s.coap); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
 }
 
 func newServer(ports int) (s *server, addrs []string, err error) {
