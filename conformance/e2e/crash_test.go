@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -16,6 +17,9 @@ import (
 
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // The variables of make crash.
@@ -24,9 +28,9 @@ const (
 	seedEnv   = "GANTRY_CRASH_SEED"   // of the moments and faults, to look for a failure again
 )
 
-// The gateway is killed again and again at random moments, under load of all
-// protocols, with a subscriber that has a persistent session, while Kafka comes
-// and goes and the last write is torn.
+// The gateway is killed again and again at random moments, also while it starts,
+// under load of all protocols, with a subscriber that has a persistent session,
+// while Kafka comes and goes and refuses, and the last write is torn.
 func TestCrashLoop(t *testing.T) {
 	rounds := int(fromEnvironment(t, roundsEnv, uint64(few(30, 6))))
 	seed := fromEnvironment(t, seedEnv, rand.Uint64())
@@ -35,30 +39,36 @@ func TestCrashLoop(t *testing.T) {
 
 	u := standIn(t)
 	g := startGateway(t, bridgeTo(u, "max_bytes: 1GiB"))
-	l := &ledger{}
 	sub := &historian{t: t, addr: g.mqtt, arrived: arrivals{}}
 	sub.join(g)
+	subscription := employ(t, worker(sub))
+
+	// An acknowledgement of plant waits for the queue of the bridge and for the
+	// session of the subscriber, one of yard and hall for only one of them.
+	plant, yard, hall := &ledger{}, &ledger{}, &ledger{}
+	const every = 3 * time.Millisecond
 	state := &mqttDevice{
-		work: work{account: l.open("state", 0), topic: "plant/state", every: 3 * time.Millisecond},
+		work: work{account: plant.open("state", 0), topic: "plant/state", every: every},
 		addr: g.mqtt, version: v5, qos: 1, window: 8, retain: true,
 	}
-	subscription := employ(t, worker(sub))
-	load := employ(t, append(g.fleet(l, 2, 0, 3*time.Millisecond), state)...)
+	load := employ(t, slices.Concat([]device{state},
+		g.fleet(plant, "plant", 1, 0, every), g.fleet(yard, "yard", 1, 0, every), g.fleet(hall, "hall", 1, 0, every))...)
 	for range rounds {
 		g.crash(u, chance)
 	}
-	seen := l.acked.Load()
-	eventually(t, "devices go on after the last crash", func() bool { return l.acked.Load() > seen+100 })
+	for _, l := range []*ledger{plant, yard, hall} {
+		seen := l.acked.Load()
+		eventually(t, "devices go on after the last crash", func() bool { return l.acked.Load() > seen+50 })
+	}
 	load.dismiss()
 	u.back()
 
-	v := l.settle(g, u)
-	eventually(t, "the subscriber has all that was acknowledged", func() bool { return l.compare(sub.copy()).lost == 0 })
+	v := plant.with(yard).settle(g, u)
+	eventually(t, "the subscriber has all that was acknowledged", func() bool { return plant.with(hall).compare(sub.copy()).lost == 0 })
 	subscription.dismiss()
-	s := l.compare(sub.copy())
 	t.Logf("rounds %d, in Kafka and at the subscriber:", rounds)
 	v.requireKept(t)
-	s.requireKept(t)
+	plant.with(hall).compare(sub.copy()).requireKept(t)
 	require.Zero(t, v.duplicates, "%q", v.examples)
 	g.requireRetained(state.account)
 }
@@ -75,17 +85,22 @@ func fromEnvironment(t *testing.T, name string, otherwise uint64) uint64 {
 }
 
 // crash is one round: some load, a fault or none, SIGKILL, and the next life.
-func (g *gateway) crash(u uplink, chance *rand.Rand) {
+func (g *gateway) crash(u fakeUplink, chance *rand.Rand) {
 	g.t.Helper()
 	moment := func() time.Duration { return time.Duration(50+chance.IntN(400)) * time.Millisecond }
 	time.Sleep(moment()) // the load runs meanwhile
-	switch chance.IntN(4) {
+	switch chance.IntN(5) {
 	case 0:
 		u.away()
 		time.Sleep(moment())
 	case 1:
 		u.back()
 		time.Sleep(moment())
+	case 2:
+		refusals := []*kerr.Error{kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend}
+		u.Fake.Fault(kfake.Fault{
+			Keys: []kmsg.Key{kmsg.Produce}, Err: refusals[chance.IntN(len(refusals))], Count: 1 + chance.IntN(3),
+		})
 	}
 	g.Kill()
 	if chance.IntN(3) == 0 {
@@ -144,6 +159,7 @@ func (h *historian) join(g *gateway) {
 	w, ack := g.connect(h.hello())
 	require.False(h.t, ack.SessionPresent)
 	require.NoError(h.t, w.subscribe("plant/#", 1))
+	require.NoError(h.t, w.subscribe("hall/#", 1))
 	require.NoError(h.t, w.bye())
 }
 

@@ -338,13 +338,13 @@ func post(ctx context.Context, c *http.Client, url, clientID string, body []byte
 	return resp.StatusCode, err
 }
 
-// fleet is devices of every protocol: each publishes on plant/NAME, at most
+// fleet is some devices of every protocol: each publishes on PLACE/NAME, at most
 // limit messages, 0 for no limit, with a pause between them.
-func (g *gateway) fleet(l *ledger, each, limit int, every time.Duration) (all []device) {
+func (g *gateway) fleet(l *ledger, place string, each, limit int, every time.Duration) (all []device) {
 	for i := range each {
 		for _, kind := range []string{"mqtt3", "mqtt5", "qos2", "coap", "http"} {
-			a := l.open(fmt.Sprintf("%s-%d", kind, i), 0)
-			all = append(all, g.device(kind, work{account: a, topic: "plant/" + a.device, limit: limit, every: every}))
+			a := l.open(fmt.Sprintf("%s-%s-%d", place, kind, i), 0)
+			all = append(all, g.device(kind, work{account: a, topic: place + "/" + a.device, limit: limit, every: every}))
 		}
 	}
 	return all

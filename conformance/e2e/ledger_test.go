@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -88,7 +89,7 @@ type verdict struct {
 	retried                 int // arrived more than once, but not more often than the device sent it
 	duplicates              int // arrived more often than the device sent it
 	reordered               int // first arrived after a later one of the same device
-	strange                 int // never sent
+	strange                 int // never sent, or of a device that should not be there
 	examples                []string
 }
 
@@ -117,6 +118,11 @@ func arrivalsOf(t testing.TB, records []*kgo.Record) arrivals {
 	return a
 }
 
+// with is a ledger for comparing: it holds the accounts of both.
+func (l *ledger) with(other *ledger) *ledger {
+	return &ledger{accounts: slices.Concat(l.accounts, other.accounts)}
+}
+
 // settle waits until the bridge has nothing queued, and judges what Kafka holds
 // then. It belongs after the devices have ended.
 func (l *ledger) settle(g *gateway, u uplink) verdict {
@@ -127,8 +133,16 @@ func (l *ledger) settle(g *gateway, u uplink) verdict {
 
 func (l *ledger) compare(got arrivals) verdict {
 	var v verdict
+	known := 0
 	for _, a := range l.accounts {
 		v.compare(a, got[a.device])
+		if len(got[a.device]) > 0 {
+			known++
+		}
+	}
+	if others := len(got) - known; others > 0 {
+		v.strange += others
+		v.note("%d devices without an account", others)
 	}
 	return v
 }
@@ -203,7 +217,7 @@ func TestVerdictSeesWhatIsWrong(t *testing.T) {
 		}
 	}
 	a.payload(0)
-	v := l.compare(arrivals{"d": {0, 0, 2, 1, 4, 4, 9}})
+	v := l.compare(arrivals{"d": {0, 0, 2, 1, 4, 4, 9}, "e": {0}})
 	v.examples = nil
-	require.Equal(t, verdict{acknowledged: 5, delivered: 7, lost: 1, retried: 1, duplicates: 1, reordered: 1, strange: 1}, v)
+	require.Equal(t, verdict{acknowledged: 5, delivered: 7, lost: 1, retried: 1, duplicates: 1, reordered: 1, strange: 2}, v)
 }

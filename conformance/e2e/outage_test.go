@@ -16,7 +16,7 @@ func TestOutageOfKafkaAndCrashOfTheGateway(t *testing.T) {
 		g := startGateway(t, bridgeTo(u, "max_bytes: 256MiB"))
 		const devices = 10
 		l, early, late := &ledger{}, few(200, 20), few(2000, 100)
-		fleet := g.fleet(l, devices/5, early, 0)
+		fleet := g.fleet(l, "plant", devices/5, early, 0)
 		employ(t, fleet...).finish(t, toolsWithin)
 		l.settle(g, u).requireExact(t)
 
@@ -52,7 +52,7 @@ func TestOrderedStop(t *testing.T) {
 	u := standIn(t)
 	g := startGateway(t, bridgeTo(u, "max_bytes: 256MiB"))
 	l := &ledger{}
-	workers := employ(t, g.fleet(l, 2, 0, 0)...)
+	workers := employ(t, g.fleet(l, "plant", 2, 0, 0)...)
 	for _, disturb := range []func(){func() {}, u.away} {
 		disturb()
 		seen := l.acked.Load()

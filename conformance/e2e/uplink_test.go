@@ -62,15 +62,17 @@ func eachUplink(t *testing.T, f func(t *testing.T, u uplink)) {
 	})
 }
 
-// bridgeTo is a bridge that takes everything below plant. Queue holds the
+// bridgeTo is a bridge that takes everything below plant and yard. Queue holds the
 // settings of its queue, such as "max_bytes: 1MiB".
 func bridgeTo(u uplink, queue string) string {
 	return fmt.Sprintf(`
 bridges:
   - name: cloud
     type: kafka
-    brokers: ["%s"]
-    queue: {%s}
-    routes: [{filter: "plant/#", topic: %s, key: "${clientid}", format: raw}]
+    brokers: ["%[1]s"]
+    queue: {%[2]s}
+    routes:
+      - {filter: "plant/#", topic: %[3]s, key: "${clientid}", format: raw}
+      - {filter: "yard/#", topic: %[3]s, key: "${clientid}", format: raw}
 `, u.address(), queue, topic)
 }
