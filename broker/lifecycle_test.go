@@ -410,3 +410,21 @@ func TestMatchCacheIsBounded(t *testing.T) {
 	require.NotContains(t, pub.cache.topics, "many")
 	require.Equal(t, 2*matchCacheTargets+1, b.Stats().Queued, "and everybody has got it")
 }
+
+func TestNothingIsDeliveredBeforeTheAnswerToConnect(t *testing.T) {
+	b := newBroker(t, newMemStore())
+	first, pub := connect(t, b, "c", durable), connect(t, b, "pub")
+	first.subscribe("t", 1)
+	woken := make(chan struct{}, 10)
+	s, present, err := b.Connect(context.Background(), &ConnectRequest{ClientID: "c", Expiry: NeverExpires, Wake: func() { woken <- struct{}{} }})
+	require.NoError(t, err)
+	require.True(t, present)
+	for qos := range QoS(3) {
+		pub.publish("t", "x", qos)
+	}
+	require.Empty(t, s.Next(make([]Delivery, 0, 10)))
+	require.Empty(t, woken)
+	s.Start()
+	require.Len(t, woken, 1)
+	require.Len(t, s.Next(make([]Delivery, 0, 10)), 3)
+}

@@ -55,41 +55,44 @@ func TestMessageStoredWhileAPageIsReadComesOnce(t *testing.T) {
 				return nil
 			}
 			got := sub.payloads()
+			b.cfg.Session.MemoryBytes = 1 << 20
 			close(goOn)
 			require.Equal(t, Success, <-published)
 			require.Equal(t, numbers(0, 4), append(got, sub.payloads()...))
 			require.Zero(t, store.queued("sub"))
 			require.Zero(t, b.find("sub").bytes)
+			require.Zero(t, b.Stats().Dropped["store"])
 		})
 	}
 }
 
-func TestEntryQueuedBehindAReadPageIsNotReadAgain(t *testing.T) {
-	store := newMemStore()
-	b := newBroker(t, store, smallMemory)
-	sub, slow, fast := connect(t, b, "sub", durable), connect(t, b, "slow"), connect(t, b, "fast")
-	sub.subscribe("#", 1)
-	fill(fast, "f", 0, 1)
-	entered, goOn, done := make(chan struct{}), make(chan struct{}), make(chan Reason, 1)
-	store.onCommit = func(batch *Batch, taken bool) {
-		if m := batch.Ops[0].Message; m != nil && m.Topic == "s" && !taken {
-			close(entered)
-			<-goOn
-		}
+func TestDeliveriesWaitForALowerNumber(t *testing.T) {
+	for _, memory := range []int{1, 1 << 20} {
+		t.Run(fmt.Sprint("memory ", memory), func(t *testing.T) {
+			store, entered, goOn := pausingStore(func(b *Batch) bool {
+				m := b.Ops[0].Message
+				return m != nil && m.Topic == "s"
+			})
+			b := newBroker(t, store, func(c *Config) { c.Session.MemoryBytes = memory })
+			sub, slow, fast := connect(t, b, "sub", durable), connect(t, b, "slow"), connect(t, b, "fast")
+			sub.subscribe("#", 1)
+			fill(fast, "f", 0, 1)
+			done := make(chan Reason, 1)
+			go slow.Publish(context.Background(), &Message{Topic: "s", Payload: []byte("slow"), QoS: 1}, 0, func(r Reason) { done <- r })
+			<-entered // it has the number before the next
+			fill(fast, "f", 1, 3)
+			require.Equal(t, []string{"0"}, sub.payloads())
+			close(goOn)
+			require.Equal(t, Success, <-done)
+			var got []string
+			for len(got) < 3 {
+				<-sub.woken
+				got = append(got, sub.payloads()...)
+			}
+			require.Equal(t, []string{"slow", "1", "2"}, got, "each once")
+			require.Zero(t, store.queued("sub"))
+		})
 	}
-	go slow.Publish(context.Background(), &Message{Topic: "s", Payload: []byte("slow"), QoS: 1}, 0, func(r Reason) { done <- r })
-	<-entered // it has the number before the next
-	fill(fast, "f", 1, 3)
-	require.Equal(t, []string{"0"}, sub.payloads(), "what is behind a number that is still open waits")
-	close(goOn)
-	require.Equal(t, Success, <-done)
-	var got []string
-	for len(got) < 3 {
-		<-sub.woken
-		got = append(got, sub.payloads()...)
-	}
-	require.Equal(t, []string{"slow", "1", "2"}, got)
-	require.Zero(t, store.queued("sub"))
 }
 
 func TestRetainedValueIsQueuedBehindASpilledQueue(t *testing.T) {
