@@ -104,6 +104,7 @@ type Broker struct {
 
 	router   router
 	retained *retained
+	expiries expiries // of the retained values
 
 	mu       sync.Mutex // covers sessions, usedSeq, and closing against tasks
 	sessions map[string]*sessionState
@@ -174,6 +175,7 @@ func (b *Broker) Close() error {
 		s.stopTimers()
 		s.mu.Unlock()
 	}
+	b.expiries.stop()
 	b.cancel()
 	b.tasks.Wait()
 	return nil

@@ -140,11 +140,13 @@ func (h *handover) retain() {
 	if len(m.Payload) == 0 { // clears the value, is delivered, is not kept [MQTT-3.3.1-6]
 		if h.replaced = h.broker.retained.clear(m.Topic); h.replaced != nil {
 			h.retaining = true
+			h.broker.expiries.forget(m.Topic)
 			h.batch.Ops = append(h.batch.Ops, Op{Kind: OpUnretain, Topic: m.Topic})
 		}
 		return
 	}
 	h.retaining, h.replaced = true, h.broker.retained.set(m)
+	h.broker.noteExpiry(m)
 	h.batch.Ops = append(h.batch.Ops, Op{Kind: OpRetain, Message: m})
 	h.publication.matched = true
 }
@@ -259,8 +261,12 @@ func (h *handover) takeBack() {
 
 // unretain puts the value back that the store still has.
 func (h *handover) unretain() {
-	if h.retaining {
-		h.broker.retained.restore(h.publication.Message, h.replaced)
+	if !h.retaining {
+		return
+	}
+	h.broker.retained.restore(h.publication.Message, h.replaced)
+	if h.replaced != nil {
+		h.broker.noteExpiry(h.replaced)
 	}
 }
 

@@ -13,6 +13,7 @@ func (b *Broker) load(ctx context.Context) error {
 	}
 	for _, m := range state.Retained {
 		b.retained.set(m)
+		b.noteExpiry(m)
 	}
 	now := nowMillis()
 	for i := range state.Sessions {
