@@ -52,7 +52,8 @@ func (w *watch) look(now time.Time) {
 		w.bridge(p, now)
 	}
 	st := g.store.Stats()
-	w.set("store_damaged", st.Damage.Any(), fmt.Sprintf("%+v; what could be read is served, damaged files are in %s/store/quarantine", st.Damage, g.cfg.DataDir))
+	// A file that was set aside is one that nothing could be read from: how much it held cannot be known.
+	w.set("store_damaged", st.Damage.Any() || st.Damage.Quarantined > 0, fmt.Sprintf("%+v; what could be read is served, damaged files are in %s/store/quarantine", st.Damage, g.cfg.DataDir))
 	failing := w.grew("store_errors", st.Failed, now, storeShown)
 	w.storeFailing.Store(failing)
 	w.set("store_failing", failing, fmt.Sprintf("%d batches could not be written since the start; their publishers were told", st.Failed))

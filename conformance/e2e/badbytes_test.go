@@ -36,7 +36,7 @@ func (b *bystander) requireUndisturbed() {
 	b.g.t.Helper()
 	b.sent++
 	require.NoError(b.g.t, b.w.send(publication("calm", 1, uint16(b.sent), []byte("x"))))
-	for answers := 0; answers < 2; answers++ { // PUBACK and PUBLISH, in either order
+	for range 2 { // PUBACK and PUBLISH, in either order
 		p, err := b.w.read(patience)
 		require.NoError(b.g.t, err)
 		if p.FixedHeader.Type == packets.Publish {
@@ -223,7 +223,7 @@ func TestMalformedHTTP(t *testing.T) {
 		})
 		calm.requireUndisturbed()
 	}
-	status, err := post(context.Background(), http.DefaultClient, "http://"+g.http+"/v1/topics/calm/not", "good", []byte("x"))
+	status, err := post(context.Background(), operatorClient, "http://"+g.http+"/v1/topics/calm/not", "good", []byte("x"))
 	require.NoError(t, err)
 	require.Equal(t, http.StatusOK, status)
 }

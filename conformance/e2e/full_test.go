@@ -111,7 +111,7 @@ func (g *gateway) requireCoAPAndHTTPRefused() {
 	resp, err := conn.Put(ctx, "/ps/plant/a", message.TextPlain, bytes.NewReader([]byte(body)))
 	require.NoError(g.t, err)
 	require.Equal(g.t, codes.TooManyRequests, resp.Code())
-	status, err := post(ctx, http.DefaultClient, "http://"+g.http+"/v1/topics/plant/a", "refused-http", []byte(body))
+	status, err := post(ctx, operatorClient, "http://"+g.http+"/v1/topics/plant/a", "refused-http", []byte(body))
 	require.NoError(g.t, err)
 	require.Equal(g.t, http.StatusTooManyRequests, status)
 }

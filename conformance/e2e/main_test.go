@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 const (
@@ -27,6 +29,9 @@ var program string
 
 func TestMain(m *testing.M) {
 	code, err := build(m.Run)
+	if err == nil && code == 0 {
+		err = goleak.Find()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
