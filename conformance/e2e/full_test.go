@@ -187,3 +187,25 @@ func TestFullQueueBlocks(t *testing.T) {
 		require.Equal(t, i, n)
 	}
 }
+
+// An ordered stop does not wait for a queue that waits for Kafka: who blocks is
+// cut off without an acknowledgement and sends again to the next life.
+func TestStopWhileTheQueueBlocks(t *testing.T) {
+	u, g := fullQueue(t, "block")
+	l := &ledger{}
+	a := l.open("blocked", pad)
+	workers := employ(t, &mqttDevice{work: work{account: a, topic: "plant/a", limit: tooMany}, addr: g.mqtt, version: v5, qos: 1, window: 100, answers: 2 * patience})
+	eventually(t, "the queue is full and the device waits", func() bool {
+		return g.metric("gantry_queue_waiting_records", `queue="cloud"`) > 0
+	})
+	start := time.Now()
+	g.Stop()
+	require.Zero(t, g.ExitCode())
+	require.Less(t, time.Since(start), 10*time.Second)
+	u.back()
+	g.Restart()
+	workers.finish(t, toolsWithin)
+	v := l.settle(g, u)
+	v.requireKept(t)
+	require.Zero(t, v.duplicates, "%q", v.examples)
+}

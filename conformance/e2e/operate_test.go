@@ -67,6 +67,7 @@ func TestSessionAndRetainedValueOutliveACrash(t *testing.T) {
 }
 
 func TestWills(t *testing.T) {
+	t.Parallel() // it mostly waits
 	g := startGateway(t, "")
 	watcher := hello{version: v5, id: "watcher", expirySecs: 3600}
 	sub, _ := g.connect(watcher)

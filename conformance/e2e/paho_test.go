@@ -55,6 +55,7 @@ func script(t testing.TB, name string) string {
 // A will comes when the client dies, and when it is silent for 1.5 times its
 // keep alive, and not when it leaves in order.
 func TestPahoWills(t *testing.T) {
+	t.Parallel() // it mostly waits
 	eachPaho(t, func(t *testing.T, python string) {
 		g := startGateway(t, "")
 		sub, _ := g.connect(hello{version: v311, id: "mourner"})
