@@ -305,6 +305,7 @@ func (s *Store) survivors(e *encoder, b []byte, at uint64) bool {
 			}
 		case broker.OpEnqueue:
 			known = s.keepTargets(e, &r, &o, at)
+		case opVoid: // what it is about lies before it
 		default:
 			if c := s.clients[string(o.client)]; c != nil {
 				known = c.deleting < s.applied
@@ -399,6 +400,7 @@ func (s *Store) touch(b []byte, by uint64) {
 				t := o.target()
 				s.touchEntry(s.clients[string(t.client)], t.seq, by)
 			}
+		case opVoid:
 		default:
 			s.touchClient(s.clients[string(o.client)], &o, by)
 		}

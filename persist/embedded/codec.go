@@ -12,7 +12,7 @@ import (
 
 // Payload of one log record. u is an unsigned varint, v a zigzag one, s a u length and that many bytes.
 //
-//	| version 1 | n u | n × (stored size u, message s) | op ... up to the end |
+//	| version 1 | settled 8, little endian | n u | n × (stored size u, message s) | op ... up to the end |
 //	op: | kind 1 | length u | body |
 //
 //	put session:     client s, user s, protocol s, expiry v (ns), detached v, next u, will 1 [delay v, message up to the end]
@@ -25,13 +25,19 @@ import (
 //	dequeue, released, sent:  client s, seq u
 //	inbound, inbound done:    client s, packet id u
 //	born:            client s, number of the log record that created the session u
+//	void:            from u, to u (record numbers)
 //
-// A message that several ops of a batch use is stored once.
+// settled says that all records below it had been acknowledged, or reported as failed, when this one was appended: see hole. A message
+// that several ops of a batch use is stored once.
 const (
 	recordVersion = 1
 
-	// opBorn is written by the cleaner only; the other kinds are those of broker.Op. See client.born.
+	settledOffset = 1
+	tableOffset   = settledOffset + 8
+
+	// Kinds beside those of broker.Op. opBorn is written by the cleaner, see client.born; opVoid by recovery, see hole.
 	opBorn = broker.OpKind(64)
+	opVoid = broker.OpKind(65)
 
 	flagQoS       = 0x03 // of subscriptions and targets
 	flagRetain    = 0x04 // target: RETAIN is set; subscription: retain as published
@@ -74,6 +80,7 @@ func (e *encoder) batch(b *broker.Batch) ([]byte, error) {
 // finish puts the message table in front of the ops.
 func (e *encoder) finish() []byte {
 	b := append(e.buf[:0], recordVersion)
+	b = binary.LittleEndian.AppendUint64(b, 0) // settle fills it in
 	b = binary.AppendUvarint(b, uint64(len(e.messages)+len(e.raw)))
 	for _, m := range e.messages {
 		e.body = broker.AppendMessage(e.body[:0], m)
@@ -140,6 +147,21 @@ func (e *encoder) opBody(b []byte, op *broker.Op) ([]byte, error) {
 		return binary.AppendUvarint(appendString(b, op.ClientID), uint64(op.PacketID)), nil
 	}
 	return nil, fmt.Errorf("unknown kind %d", op.Kind)
+}
+
+// settle completes a finished record at the moment it is appended.
+func (e *encoder) settle(below uint64) { binary.LittleEndian.PutUint64(e.buf[settledOffset:], below) }
+
+func settled(b []byte) uint64 {
+	if len(b) < tableOffset {
+		return 0
+	}
+	return binary.LittleEndian.Uint64(b[settledOffset:])
+}
+
+func (e *encoder) putVoid(from, to uint64) {
+	e.body = binary.AppendUvarint(binary.AppendUvarint(e.body[:0], from), to)
+	e.put(opVoid, e.body)
 }
 
 func (e *encoder) putBorn(client string, rec uint64) {

@@ -63,7 +63,10 @@ func TestRecordVersion1IsFixed(t *testing.T) {
 		{Kind: broker.OpPutSession, Session: &broker.SessionRecord{ClientID: "a", Username: "u", Protocol: "p", Expiry: 1, DetachedAt: 2, NextSeq: 3}},
 		{Kind: broker.OpSubscribe, ClientID: "a", Subscription: &broker.Subscription{Filter: "f", QoS: 2, NoLocal: true, RetainHandling: 1, ID: 4}},
 	}})
-	want := "\x01\x01\xa1\x01\x09\x01\x01\x00\x00\x01t\x00\x00\x00" +
+	e := encoder{buf: b}
+	e.settle(0x0102)
+	require.Equal(t, uint64(0x0102), settled(b))
+	want := "\x01\x02\x01\x00\x00\x00\x00\x00\x00\x01\xa1\x01\x09\x01\x01\x00\x00\x01t\x00\x00\x00" +
 		"\x07\x09\x00\x01\x01a\xac\x02\x01\x01\x05" + "\x08\x03\x01a\x02" + "\x01\x0a\x01a\x01u\x01p\x02\x04\x03\x00" + "\x03\x06\x01a\x01f\x1a\x04"
 	require.Equal(t, want, string(b))
 }
@@ -121,7 +124,10 @@ func FuzzRecord(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	f.Add([]byte{recordVersion, 0})
+	e = new(encoder)
+	e.putVoid(3, 7)
+	e.putBorn("a", 1)
+	f.Add(e.finish())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		exercise(b)
 		err := check(b)

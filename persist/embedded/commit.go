@@ -83,6 +83,7 @@ func (s *Store) append(e *encoder, done func(error), changes bool) error {
 	if s.pending > 0 && s.pending+need > s.cfg.MaxPending {
 		return errNoRoom
 	}
+	e.settle(s.applied)
 	first, err := s.disk.Append(nil, func(c seglog.Committed) { s.committed(e, c, done) }, e.buf) //nolint:staticcheck // nil: must not block
 	switch {
 	case errors.Is(err, seglog.ErrBusy):

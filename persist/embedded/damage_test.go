@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -197,4 +198,75 @@ func TestAnyDamage(t *testing.T) {
 		require.Len(t, got.State.Sessions, 2, "bytes from %d", off)
 		require.NoError(t, s.Close())
 	}
+}
+
+// lastWrite gives the disk as a power cut can leave it in the middle of a write of three batches, the first of which is lost. All that
+// was acknowledged is in the model.
+func lastWrite(t *testing.T, damaged string) (*faultfs.Disk, *storetest.Model) {
+	t.Helper()
+	disk := faultfs.New()
+	entered, proceed := make(chan struct{}), make(chan struct{})
+	var held atomic.Bool
+	disk.Hook(func(op faultfs.Op, path string) error {
+		if op == faultfs.OpSync && filepath.Ext(path) == ".seg" && held.Load() {
+			entered <- struct{}{}
+			<-proceed
+		}
+		return nil
+	})
+	s := open(t, embedded.Config{Dir: "/store", FS: disk})
+	m := twoSessions(t, s)
+	held.Store(true)
+	async := func(ops ...broker.Op) { require.NoError(t, s.Commit(t.Context(), &broker.Batch{Ops: ops}, nil)) }
+	ops := enqueueText("alpha", 50, "acknowledged")
+	async(ops)
+	m.Apply(ops)
+	<-entered // its fsync is held up, so what follows goes into one write
+	async(enqueueText("alpha", 51, "lost."))
+	async(enqueueText("alpha", 52, "kept by chance"))
+	async(broker.Op{Kind: broker.OpDeleteSession, ClientID: "beta"})
+	proceed <- struct{}{}
+	<-entered // now they are written and not fsynced
+	infos, err := disk.List("/store")
+	require.NoError(t, err)
+	after := faultfs.New()
+	for _, info := range infos {
+		b, err := disk.ReadFile(filepath.Join("/store", info.Name))
+		require.NoError(t, err)
+		after.WriteFile(filepath.Join("/store", info.Name), b)
+	}
+	held.Store(false)
+	proceed <- struct{}{}
+	require.NoError(t, s.Close())
+	damage(t, after, damaged)
+	return after, m
+}
+
+// Batches take effect in order also over a power cut: what follows a lost one has none, now and later.
+func TestHoleInLastWrite(t *testing.T) {
+	disk, m := lastWrite(t, "lost.")
+	cfg := embedded.Config{Dir: "/store", FS: disk, SegmentBytes: 4 << 10, CleanAbove: 8 << 10}
+	for range 3 {
+		s := open(t, cfg)
+		storetest.Check(t, s, m)
+		require.False(t, s.Damage().Any(), "a power cut is no damage: %+v", s.Damage())
+		op := enqueueText("beta", uint64(60+len(m.Sessions["beta"].Queue)), "later")
+		require.NoError(t, commit(s, op)) // from now on the hole looks settled
+		m.Apply(op)
+		require.NoError(t, s.Close())
+	}
+	s := open(t, cfg)
+	cleanEverything(t, s, cfg)
+	require.NoError(t, s.Close())
+	storetest.Check(t, open(t, cfg), m)
+}
+
+// The same hole among acknowledged batches is damage, and those behind it count.
+func TestHoleBeforeLastWrite(t *testing.T) {
+	disk, m := lastWrite(t, "body-alpha-4.")
+	delete(m.Sessions["alpha"].Queue, 4)
+	m.Apply(enqueueText("alpha", 51, "lost."), enqueueText("alpha", 52, "kept by chance"), broker.Op{Kind: broker.OpDeleteSession, ClientID: "beta"})
+	s := open(t, embedded.Config{Dir: "/store", FS: disk})
+	storetest.Check(t, s, m)
+	require.Equal(t, uint64(1), s.Damage().Missing)
 }

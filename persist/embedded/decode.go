@@ -94,7 +94,10 @@ func openRecord(b []byte) (record, error) {
 		return r, fmt.Errorf("record of version %d: %w", v, ErrVersion)
 	case v != recordVersion:
 		return r, fmt.Errorf("record of unknown version %d", v)
+	case len(b) < tableOffset:
+		return r, errShort
 	}
+	r.f.off = tableOffset
 	n := r.f.uvarint()
 	if n > uint64(len(b)) {
 		return r, errShort
@@ -176,6 +179,8 @@ func (r *record) next(o *op) (bool, error) {
 		o.items = f
 	case broker.OpDequeue, broker.OpReleased, broker.OpSent, broker.OpInbound, broker.OpInboundDone, opBorn:
 		o.client, o.num = f.bytes(), f.uvarint()
+	case opVoid:
+		o.num, o.index = f.uvarint(), f.uvarint()
 	default:
 		return false, fmt.Errorf("unknown op kind %d", o.kind)
 	}

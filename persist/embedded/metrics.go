@@ -15,6 +15,7 @@ type metrics struct {
 	refused     counter
 	lost        counter
 	undecodable counter
+	missing     counter
 	segments    counter
 	copied      counter
 	copiedBytes counter
@@ -89,6 +90,7 @@ func (m *metrics) register(reg prometheus.Registerer, s *Store) error {
 		count("refused_total", "Batches refused because the store is full.", &m.refused),
 		count("lost_total", "Stored values that could not be read any more.", &m.lost),
 		count("undecodable_total", "Stored batches of a form that this program does not know.", &m.undecodable),
+		count("missing_total", "Stored batches that were damaged and could not be recovered.", &m.missing),
 		count("cleaned_segments_total", "Segments given up by the cleaner.", &m.segments),
 		count("copied_records_total", "Records that the cleaner copied because something in them lives.", &m.copied),
 		count("copied_bytes_total", "Bytes that the cleaner copied.", &m.copiedBytes),
@@ -135,24 +137,27 @@ type Stats struct {
 	Damage
 }
 
-// Damage is what could not be read back since Open. Anything but zero is a reason for an alarm: the disk is failing or somebody wrote
-// to the files.
+// Damage is what could not be read back since Open.
 type Damage struct {
-	CorruptBytes uint64 // stepped over in the log
-	Undecodable  uint64 // batches of a form that this program does not know
-	Lost         uint64 // values: bodies of queued messages, records of sessions
+	Missing     uint64 // acknowledged batches that were not found at Open
+	Undecodable uint64 // batches of a form that this program does not know
+	Lost        uint64 // values: bodies of queued messages, records of sessions
+
+	// Of the log; a power cut in the middle of a write can cause these without a loss.
+	CorruptBytes uint64 // stepped over
 	Quarantined  uint64 // files set aside in the folder quarantine
 }
 
-// Any reports whether there is damage.
-func (d Damage) Any() bool { return d != Damage{} }
+// Any reports whether something was lost that had been acknowledged. That is a reason for an alarm: the disk is failing or somebody
+// wrote to the files.
+func (d Damage) Any() bool { return d.Missing+d.Undecodable+d.Lost > 0 }
 
 // Damage returns what could not be read back since Open.
 func (s *Store) Damage() Damage {
 	disk := s.disk.Stats()
 	return Damage{
 		CorruptBytes: disk.CorruptBytes, Quarantined: disk.Quarantined,
-		Undecodable: s.metrics.undecodable.value(), Lost: s.metrics.lost.value(),
+		Missing: s.metrics.missing.value(), Undecodable: s.metrics.undecodable.value(), Lost: s.metrics.lost.value(),
 	}
 }
 

@@ -1,10 +1,7 @@
 package embedded
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"gantry/broker"
@@ -21,51 +18,22 @@ const (
 func (s *Store) recover() error {
 	start := time.Now()
 	s.replay = true
-	records, bad, err := s.replayAll()
-	if err != nil {
+	// Not from the first record: a power cut may bring back files that were given up.
+	r := replay{s: s, segs: s.disk.Segments(), next: s.disk.Cursor()}
+	if err := r.run(); err != nil {
 		return fmt.Errorf("replay: %w", err)
 	}
-	s.replay = false
 	s.applied = s.disk.Next()
-	s.metrics.undecodable.Add(bad)
-	damaged := bad > 0 || s.disk.Stats().CorruptBytes > 0
-	lost := s.settleOrphans(damaged)
-	for _, c := range lost {
+	s.metrics.undecodable.Add(r.bad)
+	s.metrics.missing.Add(r.missing)
+	s.voidTail(&r)
+	s.replay = false
+	for _, c := range s.settleOrphans(r.bad > 0 || r.missing > 0) {
 		s.rescueNow(c)
 	}
-	s.log.Info("store recovered", "dir", s.cfg.Dir, "records", records, "sessions", len(s.clients), "queued", s.queued,
-		"retained", len(s.retained), "bytes", s.disk.Bytes(), "undecodable", bad, "took", time.Since(start))
+	s.log.Info("store recovered", "dir", s.cfg.Dir, "records", r.records, "sessions", len(s.clients), "queued", s.queued,
+		"retained", len(s.retained), "bytes", s.disk.Bytes(), "undecodable", r.bad, "missing", r.missing, "took", time.Since(start))
 	return nil
-}
-
-func (s *Store) replayAll() (records, bad int, err error) {
-	r := s.disk.NewReader(0)
-	defer r.Close()
-	errs := 0
-	for {
-		seq, pos, b, err := r.Next()
-		switch {
-		case errors.Is(err, io.EOF):
-			return records, bad, nil
-		case err != nil:
-			if errs++; errs > readRetries {
-				return records, bad, err
-			}
-			continue
-		}
-		errs = 0
-		records++
-		err = check(b)
-		if errors.Is(err, ErrVersion) {
-			return records, bad, err
-		}
-		if err != nil {
-			bad++
-			s.log.Error("stored batch cannot be decoded, left out", "dir", s.cfg.Dir, "record", seq, "err", err)
-			continue
-		}
-		s.apply(b, place{rec: seq, pos: pos})
-	}
 }
 
 // settleOrphans decides about what came before its session record, and returns the clients that have lost theirs. Without damage, things
@@ -99,11 +67,7 @@ func (s *Store) rescueNow(c *client) {
 	e := new(encoder)
 	c.rescue(e, !c.exists, true)
 	e.finish()
-	done := make(chan error, 1)
-	err := s.submit(context.Background(), e, func(err error) { done <- err })
-	if err == nil {
-		err = <-done
-	}
+	err := s.commitNow(e)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil {

@@ -103,6 +103,7 @@ func (s *state) apply(b []byte, at place) {
 			s.putSession(&o, at)
 		case broker.OpDeleteSession:
 			s.deleteSession(o.client)
+		case opVoid: // recovery looks at it before
 		default:
 			if c := s.owner(o.client); c != nil {
 				s.change(c, &o, at)
