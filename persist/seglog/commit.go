@@ -298,24 +298,37 @@ func (l *Log) createSegment(base uint64) (*segment, File, error) {
 		h.flags |= flagUnsynced
 	}
 	path := filepath.Join(l.dir, segmentName(base, h.salt))
-	f, err := l.fs.Open(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	f, err := l.createFile(path, h.encode())
 	if err != nil {
 		return nil, nil, err
-	}
-	_, err = f.WriteAt(h.encode(), 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err == nil {
-		err = l.fs.SyncDir(l.dir)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, f.Close(), l.fs.Remove(path))
 	}
 	s := &segment{base: base, salt: h.salt, created: h.createdAt(), path: path, disk: segmentHeader}
 	s.size.Store(segmentHeader)
 	s.end.Store(base)
 	return s, f, nil
+}
+
+// createFile makes a segment file that has its header from the moment it has its name.
+func (l *Log) createFile(path string, head []byte) (File, error) {
+	temp := path + tempSuffix
+	f, err := l.fs.Open(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	_, err = f.WriteAt(head, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = l.fs.Rename(temp, path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close(), l.fs.Remove(temp))
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return nil, errors.Join(err, f.Close(), l.fs.Remove(path))
+	}
+	return f, nil
 }
 
 // intervalSync is the periodic fsync of SyncInterval.

@@ -234,6 +234,16 @@ func TestTinyFileIsSetAside(t *testing.T) {
 	require.Equal(t, []byte("GSLG"), b)
 }
 
+// TestUnfinishedSegment: a kill while a segment is made leaves nothing to worry about.
+func TestUnfinishedSegment(t *testing.T) {
+	d := logImage(t, 256<<10, 2000)
+	d.WriteFile("/log/00000000000007d1-0000abcd.seg.tmp", []byte("GSLG"))
+	l := open(t, "/log", seglog.Options{FS: d})
+	require.Len(t, readAll(t, l, 0), 2000)
+	require.Zero(t, l.Stats().Quarantined)
+	require.Equal(t, d.UsedIn("/log"), l.DiskBytes())
+}
+
 // TestHopelessSegmentIsSetAside replaces whole segments by garbage: the oldest, one in the middle and the newest.
 func TestHopelessSegmentIsSetAside(t *testing.T) {
 	for _, which := range []string{"oldest", "middle", "newest"} {

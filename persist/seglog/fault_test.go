@@ -23,7 +23,7 @@ func failNext(op faultfs.Op, n int32) func(faultfs.Op, string) error {
 	var left atomic.Int32
 	left.Store(n)
 	return func(o faultfs.Op, path string) error {
-		if o == op && strings.HasSuffix(path, ".seg") && left.Add(-1) >= 0 {
+		if o == op && strings.Contains(path, ".seg") && left.Add(-1) >= 0 {
 			return faultfs.ErrInjected
 		}
 		return nil
@@ -141,7 +141,7 @@ func TestRollFails(t *testing.T) {
 	d := faultfs.New()
 	l := open(t, "/log", seglog.Options{FS: d, SegmentBytes: 4 << 10})
 	appendWait(t, l, body(0, 3000))
-	for _, op := range []faultfs.Op{faultfs.OpOpen, faultfs.OpWrite, faultfs.OpSync} {
+	for _, op := range []faultfs.Op{faultfs.OpOpen, faultfs.OpWrite, faultfs.OpSync, faultfs.OpRename} {
 		d.Hook(failNext(op, 1))
 		_, err := tryAppend(l, body(1, 3000))
 		require.ErrorIs(t, err, faultfs.ErrInjected, op)

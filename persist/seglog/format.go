@@ -136,6 +136,9 @@ func payloadValid(p []byte, salt, crc uint32) bool {
 	return crc32.Update(salt, castagnoli, p) == crc
 }
 
+// tempSuffix marks a segment file that is just being made; it holds at most a header.
+const tempSuffix = ".tmp"
+
 // Segment file names are base-salt.seg, or base-salt-end.seg once a later neighbour was dropped and the end can no longer be told from
 // the next file. They repeat base and salt so that a damaged header costs 32 bytes and not the segment.
 func segmentName(base uint64, salt uint32) string {

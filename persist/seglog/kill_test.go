@@ -113,5 +113,7 @@ func verifyAcked(t *testing.T, dir string, acked map[uint64]uint64) {
 		}
 	}
 	require.Equal(t, len(acked), found, "acknowledged records are missing")
+	require.Zero(t, l.Stats().Quarantined, "a kill is no damage")
+	require.Zero(t, l.Stats().CorruptBytes, "a kill is no damage")
 	require.NoError(t, l.Close())
 }

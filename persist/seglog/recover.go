@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // unsyncedJump is skipped after a session that did not fsync before reporting and did not end with Close: readers may have seen records
@@ -85,12 +86,18 @@ func (l *Log) findSegments() ([]found, error) {
 	}
 	var segs []found
 	for _, info := range infos {
+		path := filepath.Join(l.dir, info.Name)
+		if strings.HasSuffix(info.Name, ".seg"+tempSuffix) { // a crash while it was made: nothing in it was acknowledged
+			if err := l.fs.Remove(path); err != nil {
+				l.log.Warn("remove unfinished segment", "path", path, "err", err)
+			}
+			continue
+		}
 		base, salt, end, ok := parseName(info.Name)
 		if !ok || info.Dir {
 			continue
 		}
-		path := filepath.Join(l.dir, info.Name)
-		if info.Size < segmentHeader { // a crash between creating the file and writing its header: nothing in it was acknowledged
+		if info.Size < segmentHeader { // damage: a segment gets its name after its header
 			l.log.Warn("segment without header, setting it aside", "path", path, "bytes", info.Size)
 			l.quarantine(path)
 			continue

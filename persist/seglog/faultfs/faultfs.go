@@ -60,6 +60,7 @@ type dirOp struct {
 
 // inode is a file: data is what programs see, stable what was fsynced.
 type inode struct {
+	name   string // newest name, for the hook
 	data   []byte
 	stable []byte
 	lo, hi int // dirty range of data
@@ -133,7 +134,7 @@ func (d *Disk) WriteFile(path string, data []byte) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	path = filepath.Clean(path)
-	ino := &inode{data: append([]byte(nil), data...), stable: append([]byte(nil), data...)}
+	ino := &inode{name: path, data: append([]byte(nil), data...), stable: append([]byte(nil), data...)}
 	d.names[path], d.stable[path] = ino, ino
 	d.dirs[filepath.Dir(path)] = true
 }
@@ -207,11 +208,11 @@ func (d *Disk) Open(path string, flag int) (seglog.File, error) {
 		if flag&os.O_CREATE == 0 || !d.dirs[filepath.Dir(path)] {
 			return nil, notExist("open", path)
 		}
-		ino = &inode{}
+		ino = &inode{name: path}
 		d.names[path] = ino
 		d.pending = append(d.pending, dirOp{dir: filepath.Dir(path), name: path, ino: ino})
 	}
-	return &file{d: d, path: path, ino: ino}, nil
+	return &file{d: d, ino: ino}, nil
 }
 
 // Rename moves a file.
@@ -228,6 +229,7 @@ func (d *Disk) Rename(from, to string) error {
 	}
 	delete(d.names, from)
 	d.names[to] = ino
+	ino.name = to
 	d.pending = append(d.pending, dirOp{dir: filepath.Dir(to), name: to, ino: ino, rename: from})
 	return nil
 }

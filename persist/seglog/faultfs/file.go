@@ -9,7 +9,6 @@ import (
 
 type file struct {
 	d      *Disk
-	path   string
 	ino    *inode
 	closed atomic.Bool
 }
@@ -18,7 +17,10 @@ func (f *file) ask(op Op) error {
 	if f.closed.Load() {
 		return os.ErrClosed
 	}
-	return f.d.ask(op, f.path)
+	f.d.mu.Lock()
+	name := f.ino.name
+	f.d.mu.Unlock()
+	return f.d.ask(op, name)
 }
 
 func (f *file) ReadAt(p []byte, off int64) (int, error) {

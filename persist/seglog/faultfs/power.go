@@ -37,6 +37,7 @@ func (d *Disk) PowerCut(r *rand.Rand) *Disk {
 		ino := after.names[name]
 		if copies[ino] == nil {
 			copies[ino] = ino.afterCut(r)
+			copies[ino].name = name
 		}
 		after.names[name] = copies[ino]
 		after.stable[name] = copies[ino]
