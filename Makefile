@@ -9,11 +9,12 @@ LDFLAGS := -s -w -X gantry/gateway.Version=$(VERSION)
 
 FUZZTIME ?= 30s
 ROUNDS   ?= 20
+TARGET   ?= 127.0.0.1:1883
 PLATFORMS ?= linux/amd64 linux/arm64 linux/arm/7
 
 export PATH := $(PATH):$(TOOLS)
 
-.PHONY: help build run test race lint check fuzz bench crash package clean
+.PHONY: help build run test race lint check fuzz bench crash conformance package clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,6 +58,9 @@ crash: ## kill -9 and power cuts ROUNDS times (20), checking every acknowledged 
 	$(GO) test -count=$(ROUNDS) -timeout 0 -run 'Kill|PowerCut|Crash' \
 		./persist/seglog ./persist/embedded ./bridge/kafka
 	GANTRY_CRASH_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 0 -v -run '^TestCrashLoop$$' ./conformance/e2e
+
+conformance: ## every MQTT statement against a running server: TARGET=host:port, BROKER=mosquitto for one with known deviations
+	$(GO) run ./conformance/mqtt/judge -target '$(TARGET)' -broker '$(BROKER)' -websocket '$(WEBSOCKET)'
 
 package: ## tar.gz for amd64, arm64 and armv7 in dist/
 	@mkdir -p $(DIST)

@@ -80,6 +80,7 @@ func propString(id byte, s string) []byte { return append([]byte{id}, str(s)...)
 func userProperty(name, value string) []byte {
 	return join([]byte{pUserProperty}, str(name), str(value))
 }
+
 func optionalProps(v byte, p [][]byte) []byte { // a property block, if the version has them
 	if v != v5 {
 		return nil

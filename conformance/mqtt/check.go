@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -204,12 +205,7 @@ func (p *peer) turnedAway(codes ...byte) (ack *packet) {
 }
 
 func (c *C) oneOf(code byte, codes []byte, what string) {
-	for _, want := range codes {
-		if code == want {
-			return
-		}
-	}
-	c.failf("%s is %#02x, not one of %#02x", what, code, codes)
+	c.require(slices.Contains(codes, code), "%s is %#02x, not one of %#02x", what, code, codes)
 }
 
 // retain publishes a retained message and remembers to clear it.

@@ -2,7 +2,10 @@ package mqtt
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"time"
 )
 
 // malformed are the reason codes for a packet that breaks the format. Which of
@@ -23,6 +26,26 @@ func (c *C) closes(what string, raw []byte, codes ...byte) *packet {
 		codes = malformed
 	}
 	return p.closedBy(codes...)
+}
+
+// closesAll is closes for several packets, each on a connection of its own. It
+// names all that the server lets pass.
+func (c *C) closesAll(cases map[string][]byte) {
+	var peers []*peer
+	for _, what := range slices.Sorted(maps.Keys(cases)) {
+		p := c.connect(connect{})
+		p.what = what
+		p.send(cases[what])
+		peers = append(peers, p)
+	}
+	deadline := time.Now().Add(patience)
+	var wrong []string
+	for _, p := range peers {
+		if v := c.attempt(func() { p.closedBefore(deadline, malformed...) }); v.Result == Deviates {
+			wrong = append(wrong, v.Detail)
+		}
+	}
+	c.require(len(wrong) == 0, "%s", strings.Join(wrong, "; "))
 }
 
 func illFormedUTF8(c *C) {
@@ -84,9 +107,7 @@ func reservedFlags(c *C) {
 	if c.is5() {
 		cases["AUTH"] = []byte{authType | 1, 0}
 	}
-	for name, raw := range cases {
-		c.closes(name+" with wrong flags", raw)
-	}
+	c.closesAll(cases)
 }
 
 // qos0NoIdentifier: what would be the packet identifier is payload.
@@ -98,10 +119,12 @@ func qos0NoIdentifier(c *C) {
 }
 
 func zeroIdentifier(c *C) {
-	c.closes("PUBLISH with packet identifier 0", publication{topic: c.topic("z"), qos: 1}.encode(c.v))
-	c.closes("PUBLISH QoS 2 with packet identifier 0", publication{topic: c.topic("z"), qos: 2}.encode(c.v))
-	c.closes("SUBSCRIBE with packet identifier 0", subscribePacket(c.v, 0, nil, filter{c.topic("z"), 0}))
-	c.closes("UNSUBSCRIBE with packet identifier 0", unsubscribePacket(c.v, 0, c.topic("z")))
+	c.closesAll(map[string][]byte{
+		"PUBLISH QoS 1 with packet identifier 0": publication{topic: c.topic("z"), qos: 1}.encode(c.v),
+		"PUBLISH QoS 2 with packet identifier 0": publication{topic: c.topic("z"), qos: 2}.encode(c.v),
+		"SUBSCRIBE with packet identifier 0":     subscribePacket(c.v, 0, nil, filter{c.topic("z"), 0}),
+		"UNSUBSCRIBE with packet identifier 0":   unsubscribePacket(c.v, 0, c.topic("z")),
+	})
 }
 
 // serverIdentifiers: unacknowledged messages have different identifiers.

@@ -4,15 +4,16 @@ package mqtt
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,16 +23,16 @@ import (
 	"gantry/conformance/standin"
 )
 
-var (
-	targetFlag = flag.String("target", "", "host:port of a server to judge instead of a gantry of the tests' own")
-	brokerFlag = flag.String("broker", "", "whose recorded verdicts the target must show: gantry or mosquitto; none = every statement must hold")
-	update     = flag.Bool("update", false, "write docs/conformance.md")
-)
+var update = flag.Bool("update", false, "write docs/conformance.md")
 
 const buildsWithin = 10 * time.Minute // on a machine that has nothing compiled yet
 
-// program is the path of the built gantry.
-var program string
+// program is built by the first test that starts a gantry.
+var program struct {
+	sync.Mutex
+	dir  string // of this test binary
+	path string
+}
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -39,32 +40,48 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "24"); err != nil {
 		panic(err)
 	}
-	code, err := withProgram(m.Run)
+	dir, err := os.MkdirTemp("", "gantry-conformance-")
 	if err != nil {
+		panic(err)
+	}
+	program.dir = dir
+	code := m.Run()
+	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
 }
 
-// withProgram builds gantry for as long as run runs, if it is needed.
-func withProgram(run func() int) (code int, err error) {
-	if *targetFlag != "" {
-		return run(), nil
+// gantry returns the path of the built program.
+func gantry(t testing.TB) string {
+	t.Helper()
+	program.Lock()
+	defer program.Unlock()
+	if program.path != "" {
+		return program.path
 	}
-	dir, err := os.MkdirTemp("", "gantry-conformance-")
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	require.NoError(t, readSources())
 	ctx, cancel := context.WithTimeout(context.Background(), buildsWithin)
 	defer cancel()
-	program = filepath.Join(dir, "gantry")
-	args := slices.Concat([]string{"build"}, buildFlags, []string{"-o", program, "gantry/cmd/gantry"})
-	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("build gantry: %w\n%s", err, out)
+	path := filepath.Join(program.dir, "gantry")
+	args := slices.Concat([]string{"build"}, buildFlags, []string{"-o", path, "gantry/cmd/gantry"})
+	out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
+	require.NoError(t, err, "build gantry: %s", out)
+	program.path = path
+	return path
+}
+
+// readSources lists the folders of the program, so that the go command knows
+// that a cached result depends on them.
+func readSources() error {
+	for _, folder := range []string{"bridge", "broker", "cmd", "gateway", "persist", "protocols"} {
+		err := filepath.WalkDir(filepath.Join("..", "..", folder), func(_ string, _ fs.DirEntry, err error) error { return err })
+		if err != nil {
+			return err
+		}
 	}
-	return run(), nil
+	return nil
 }
 
 // startGantry runs a gantry until the test ends. A race or a panic in it fails
@@ -97,7 +114,7 @@ admin: {bind: "%s"}
 		}
 	})
 	p = servers.Start(t, servers.Program{
-		Name: "gantry", Dir: dir, Argv: []string{program, "run", "-c", file}, Env: environment(),
+		Name: "gantry", Dir: dir, Argv: []string{gantry(t), "run", "-c", file}, Env: environment(),
 		Answers: func(ctx context.Context) error {
 			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 			if err != nil {

@@ -194,9 +194,14 @@ func (p *peer) nothing(why string) {
 // closedBy waits for the server to end the connection. A DISCONNECT of version
 // 5 must carry one of codes. It returns the DISCONNECT if there was one.
 func (p *peer) closedBy(codes ...byte) *packet {
-	deadline := time.Now().Add(patience)
+	return p.closedBefore(time.Now().Add(patience), codes...)
+}
+
+// closedBefore is closedBy with a deadline that may be over: what has arrived
+// by then counts.
+func (p *peer) closedBefore(deadline time.Time, codes ...byte) *packet {
 	for {
-		got, err := p.next(time.Until(deadline))
+		got, err := p.next(max(time.Until(deadline), 200*time.Millisecond))
 		if err != nil {
 			p.closed(err)
 			break

@@ -136,7 +136,5 @@ func errorEnds(c *C) {
 		"PINGREQ with body": {pingreqType, 1, 0}, "PUBACK of one byte": {pubackType, 1, 0},
 		"filter that is longer than the packet": frame(subscribeType|2, u16(1), optionalProps(c.v, nil), u16(100), []byte("short")),
 	}
-	for what, raw := range raws {
-		c.closes(what, raw)
-	}
+	c.closesAll(raws)
 }

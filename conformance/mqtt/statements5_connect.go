@@ -31,7 +31,7 @@ var connect5 = []row{
 	{"3.1.2-9", Client, "with the will flag, will properties, topic and payload are there", missingWillFields, ""},
 	{"3.1.2-10", Server, "the will is removed once published or deleted by DISCONNECT 0x00", willRemoved, ""},
 	{"3.1.2-11", Client, "without will the will QoS is 0", willQoSWithoutWill, ""},
-	{"3.1.2-12", Client, "the will QoS is 0, 1 or 2", willQoS3, ""},
+	{"3.1.2-12", Client, "the will QoS is 0, 1 or 2", willQoS, ""},
 	{"3.1.2-13", Client, "without will the will retain flag is 0", willRetainWithoutWill, ""},
 	{"3.1.2-14", Server, "with will retain 0 the will is not retained", willNotRetained, ""},
 	{"3.1.2-15", Server, "with will retain 1 the will is retained", willRetained, ""},

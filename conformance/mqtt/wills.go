@@ -37,6 +37,9 @@ func willOnEnd(c *C) {
 	}
 	c.connect(c.willOf(c.client("bye"))).leave(0)
 	watch.nothing("after a normal DISCONNECT the will is published")
+	if c.is5() {
+		willDelay(c)
+	}
 }
 
 func willRemoved(c *C) {
