@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -375,4 +376,30 @@ func enqueue(id string, seq uint64, size int) broker.Op {
 	return broker.Op{
 		Kind: broker.OpEnqueue, Message: message("some/topic", size), Targets: []broker.Target{{ClientID: id, Seq: seq, QoS: 1}},
 	}
+}
+
+// A commit that fails because no new segment can be begun uses up a number, but loses nothing: a smaller one still fits the old segment.
+func TestFailedSegmentIsNoHole(t *testing.T) {
+	disk := faultfs.New()
+	cfg := embedded.Config{Dir: "/store", FS: disk, SegmentBytes: 4 << 10}
+	s := open(t, cfg)
+	m := storetest.NewModel()
+	first := []broker.Op{put("a"), enqueue("a", 1, 2000)}
+	require.NoError(t, commit(s, first...))
+	disk.Hook(func(op faultfs.Op, path string) error {
+		if op == faultfs.OpOpen && strings.Contains(path, ".seg") {
+			return faultfs.ErrInjected
+		}
+		return nil
+	})
+	require.ErrorIs(t, commit(s, enqueue("a", 2, 3000)), faultfs.ErrInjected)
+	last := enqueue("a", 3, 100)
+	require.NoError(t, commit(s, last))
+	disk.Hook(nil)
+	require.NoError(t, s.Close())
+	m.Apply(first...)
+	m.Apply(last)
+	s = open(t, cfg)
+	storetest.Check(t, s, m)
+	require.False(t, s.Damage().Any(), "%+v", s.Damage())
 }
