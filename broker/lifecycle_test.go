@@ -3,7 +3,6 @@ package broker
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"slices"
 	"strconv"
 	"testing"
@@ -127,7 +126,13 @@ func TestCleanStartEndsBehindWhatIsOnItsWayToTheStore(t *testing.T) {
 			acted, connected := make(chan struct{}), make(chan struct{})
 			go func() { defer close(acted); tc.act(t, b, old) }()
 			<-entered
-			go func() { defer close(connected); connect(t, b, "c", durable, cleanStart) }()
+			go func() {
+				defer close(connected)
+				_, _, err := b.Connect(context.Background(), &ConnectRequest{ClientID: "c", Protocol: "mqtt", Expiry: NeverExpires, CleanStart: true})
+				if err != nil {
+					t.Error(err)
+				}
+			}()
 			require.Equal(t, TakenOver, <-old.kicked)
 			close(goOn)
 			<-acted
@@ -316,8 +321,9 @@ func TestOwnFullQueueDoesNotStopAPublisher(t *testing.T) {
 	c := connect(t, b, "c", durable)
 	c.subscribe("own", 1)
 	c.subscribeWith(Subscription{Filter: "deaf", QoS: 1, NoLocal: true})
-	var r Reason
-	for r = Success; r == Success; r = c.publish("own", "x", 1) {
+	r := Success
+	for r == Success {
+		r = c.publish("own", "x", 1)
 	}
 	require.Equal(t, QuotaExceeded, r, "refused, not stuck")
 	require.NotEqual(t, QuotaExceeded, c.publish("deaf", "x", 1), "this one does not go to that queue")
@@ -387,7 +393,7 @@ func TestConnectFailsWhenItsSessionCannotBeStored(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	_, _, err = b.Connect(ctx, &ConnectRequest{ClientID: "c", Expiry: time.Hour})
-	require.True(t, errors.Is(err, context.Canceled))
+	require.ErrorIs(t, err, context.Canceled)
 	store.hold(false)
 	_, present := reconnect(t, b, "c", durable)
 	require.True(t, present)

@@ -19,7 +19,7 @@ func TestGuaranteesNameTestsThatExist(t *testing.T) {
 	for _, n := range named {
 		require.True(t, declares(t, filepath.Join("..", n[1]), n[2]), "%s has no test %s", n[1], n[2])
 	}
-	for _, line := range strings.Split(string(text), "\n") {
+	for line := range strings.SplitSeq(string(text), "\n") {
 		if strings.HasPrefix(line, "| ") && !strings.Contains(line, "held by") {
 			require.Contains(t, line, ".Test", "a promise without a test: %s", line)
 		}
