@@ -29,12 +29,11 @@ type model struct {
 	cfg    queue.Config
 	q      *queue.Queue
 	r      *queue.Reader
-	next   uint64            // number of the next record to append
-	acked  map[uint64]uint64 // seq → number, acknowledged and not confirmed
-	order  []uint64          // numbers acknowledged, in order
-	sent   []sentRecord      // handed out by the current Reader and not confirmed
-	lost   uint64            // dropped, in sessions before this one
-	taken  map[uint64]bool   // numbers confirmed
+	next   uint64          // number of the next record to append
+	order  []uint64        // numbers acknowledged, in order
+	sent   []sentRecord    // handed out by the current Reader and not confirmed
+	lost   uint64          // dropped, in sessions before this one
+	taken  map[uint64]bool // numbers confirmed
 	powers int
 }
 

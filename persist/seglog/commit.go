@@ -99,6 +99,7 @@ func (l *Log) commitPending() bool {
 func (l *Log) commit(b *batch) {
 	l.commitMu.Lock()
 	defer l.commitMu.Unlock()
+	l.leaveVanished()
 	ts := b.tickets
 	for len(ts) > 0 {
 		n, err := l.commitPart(b.buf, ts)

@@ -21,11 +21,12 @@ type Log struct {
 
 	// commitMu guards the file being written. It is held over writes and fsyncs; it is taken before mu, never the other way round.
 	commitMu sync.Mutex
-	active   *segment // nil: the next group begins a new segment
-	file     File     // of active
-	tail     uint64   // every sequence number below was written or reported as failed
-	dirty    bool     // active holds bytes that were not fsynced
-	failing  bool     // the last group failed
+	active   *segment  // nil: the next group begins a new segment
+	file     File      // of active
+	tail     uint64    // every sequence number below was written or reported as failed
+	dirty    bool      // active holds bytes that were not fsynced
+	failing  bool      // the last group failed
+	looked   time.Time // when leaveVanished looked at the folder
 
 	// mu guards what follows. It is never held over I/O.
 	mu       sync.Mutex
