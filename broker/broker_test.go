@@ -230,6 +230,26 @@ func TestAcknowledgesOnlyWhatIsOnDisk(t *testing.T) {
 	require.Len(t, back.payloads(), 1, "the refused message was taken back")
 }
 
+// A QoS 2 message that was sent and then lost in a crash would come twice, and
+// its identifier could belong to another one by then.
+func TestQoS2GoesOutOnlyWhenItIsOnDisk(t *testing.T) {
+	store := newMemStore()
+	b := newBroker(t, store)
+	sub, pub := connect(t, b, "sub", durable), connect(t, b, "pub")
+	sub.subscribe("t", 2)
+	store.hold(true)
+	done := make(chan Reason, 3)
+	for i, qos := range []QoS{1, 2, 1} {
+		pub.Publish(context.Background(), &Message{Topic: "t", Payload: fmt.Append(nil, i), QoS: qos}, uint16(qos/2), func(r Reason) { done <- r })
+	}
+	require.Equal(t, []string{"0"}, sub.payloads(), "QoS 1 does not wait, and nothing passes the QoS 2 message")
+	store.hold(false)
+	require.Equal(t, []string{"1", "2"}, sub.payloads())
+	for range 3 {
+		require.Equal(t, Success, <-done)
+	}
+}
+
 func TestResumesWindowFirstWithDup(t *testing.T) {
 	b := newBroker(t, newMemStore())
 	sub := connect(t, b, "sub", durable, func(r *ConnectRequest) { r.ReceiveMaximum = 2 })

@@ -270,15 +270,19 @@ func (h *handover) unretain() {
 	}
 }
 
-// enqueuePending queues an entry whose batch is on its way to the store.
-// Caller holds mu.
+// enqueuePending queues an entry whose batch is on its way to the store. From
+// the queue it may be sent before it is durable, except with QoS 2. Caller
+// holds mu.
 func (s *sessionState) enqueuePending(pe *pendingEntry) {
-	if !s.enqueue(pe.entry, true) || pe.settled {
-		return
+	spilled := s.enqueue(pe.entry, true)
+	switch {
+	case pe.settled:
+	case spilled:
+		pe.spilled = true
+		s.unsaved = with(s.unsaved, pe.entry.seq)
+	case pe.entry.qos == 2:
+		s.early = with(s.early, pe.entry.seq)
 	}
-	pe.spilled = true
-	at, _ := slices.BinarySearch(s.unsaved, pe.entry.seq)
-	s.unsaved = slices.Insert(s.unsaved, at, pe.entry.seq)
 }
 
 // saved notes the outcome of an entry's batch. An entry that failed is taken
@@ -290,6 +294,7 @@ func (s *sessionState) saved(pe *pendingEntry, err error) {
 	if pe.spilled {
 		s.unsaved = without(s.unsaved, pe.entry.seq)
 	}
+	s.early = without(s.early, pe.entry.seq)
 	if err != nil && !s.dead {
 		pe.failed = true
 		s.withdraw(pe)

@@ -51,6 +51,7 @@ type sessionState struct {
 	loading  bool     // a page of the spilled tail is being read
 	changed  bool     // something happened meanwhile that Next has to look at
 	unsaved  []uint64 // spilled entries whose commit has not ended, ascending
+	early    []uint64 // QoS 2 entries of the queue whose commit has not ended, ascending
 	owed     []uint64 // completed, but the store was too busy to be told
 }
 
@@ -117,6 +118,12 @@ func (s *sessionState) awaitHandover() {
 	s.mu.Unlock()
 	<-drained
 	s.mu.Lock()
+}
+
+// with adds to an ascending list.
+func with(list []uint64, seq uint64) []uint64 {
+	at, _ := slices.BinarySearch(list, seq)
+	return slices.Insert(list, at, seq)
 }
 
 // without takes seq out of an ascending list, usually from its beginning.
@@ -206,6 +213,12 @@ func (s *sessionState) mayEnter(e *entry) bool {
 		return false
 	}
 	if s.window.len() > 0 && e.seq-s.window.at(0).seq >= packetIDs {
+		return false
+	}
+	// What is sent and then lost in a crash comes again under another sequence
+	// number, and its identifier may be given to another message: with QoS 2 the
+	// receiver would take the one twice and the other for a duplicate.
+	if _, early := slices.BinarySearch(s.early, e.seq); early && e.qos == 2 {
 		return false
 	}
 	return e.released || s.quota()
