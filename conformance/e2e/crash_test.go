@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -39,9 +40,8 @@ func TestCrashLoop(t *testing.T) {
 
 	u := standIn(t)
 	g := startGateway(t, bridgeTo(u, "max_bytes: 1GiB"))
-	sub := &historian{t: t, addr: g.mqtt, arrived: arrivals{}}
-	sub.join(g)
-	subscription := employ(t, worker(sub))
+	sub, exact := newHistorian(g, 1), newHistorian(g, 2)
+	subscriptions := employ(t, worker(sub), worker(exact))
 
 	// An acknowledgement of plant waits for the queue of the bridge and for the
 	// session of the subscriber, one of yard and hall for only one of them.
@@ -64,12 +64,17 @@ func TestCrashLoop(t *testing.T) {
 	u.back()
 
 	v := plant.with(yard).settle(g, u)
-	eventually(t, "the subscriber has all that was acknowledged", func() bool { return plant.with(hall).compare(sub.copy()).lost == 0 })
-	subscription.dismiss()
-	t.Logf("rounds %d, in Kafka and at the subscriber:", rounds)
+	forSubscribers := plant.with(hall)
+	eventually(t, "the subscribers have all that was acknowledged", func() bool {
+		return forSubscribers.compare(sub.copy()).lost+forSubscribers.compare(exact.copy()).lost == 0
+	})
+	subscriptions.dismiss()
+	t.Logf("rounds %d, in Kafka, at the QoS 1 subscriber, at the QoS 2 subscriber, QoS 2 all the way:", rounds)
 	v.requireKept(t)
-	plant.with(hall).compare(sub.copy()).requireKept(t)
 	require.Zero(t, v.duplicates, "%q", v.examples)
+	forSubscribers.compare(sub.copy()).requireKept(t)
+	forSubscribers.compare(exact.copy()).requireKept(t)
+	forSubscribers.compareOnly("-qos2-", exact.copy()).requireOnce(t)
 	g.requireRetained(state.account)
 }
 
@@ -144,23 +149,30 @@ func (g *gateway) tear(chance *rand.Rand) {
 type historian struct {
 	t    testing.TB
 	addr string
+	qos  byte
+	// open are the QoS 2 deliveries without PUBREL, which a PUBLISH that is sent
+	// again belongs to [MQTT-4.3.3-10]. Of serve alone.
+	open map[uint16]bool
 
 	mu      sync.Mutex // covers arrived
 	arrived arrivals
 }
 
-func (h *historian) hello() hello {
-	return hello{version: v5, id: "historian", expirySecs: 3600}
-}
-
-// join makes the session and its subscription.
-func (h *historian) join(g *gateway) {
-	h.t.Helper()
+// newHistorian makes the session and its subscriptions.
+func newHistorian(g *gateway, qos byte) *historian {
+	g.t.Helper()
+	h := &historian{t: g.t, addr: g.mqtt, qos: qos, open: map[uint16]bool{}, arrived: arrivals{}}
 	w, ack := g.connect(h.hello())
 	require.False(h.t, ack.SessionPresent)
-	require.NoError(h.t, w.subscribe("plant/#", 1))
-	require.NoError(h.t, w.subscribe("hall/#", 1))
+	for _, filter := range []string{"plant/#", "hall/#"} {
+		require.NoError(h.t, w.subscribe(filter, qos))
+	}
 	require.NoError(h.t, w.bye())
+	return h
+}
+
+func (h *historian) hello() hello {
+	return hello{version: v5, id: fmt.Sprintf("historian-%d", h.qos), expirySecs: 3600}
 }
 
 func (h *historian) serve(ctx context.Context) error {
@@ -179,28 +191,43 @@ func (h *historian) serve(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if p.FixedHeader.Type != packets.Publish {
-			continue
-		}
-		if err := h.keep(p); err != nil {
-			return err
-		}
-		if err := w.acknowledge(p.PacketID); err != nil {
+		if err := h.take(w, p); err != nil {
 			return err
 		}
 	}
 }
 
-func (h *historian) keep(p *packets.Packet) error {
+// take keeps a message and answers.
+func (h *historian) take(w *wire, p *packets.Packet) error {
+	answer := &packets.Packet{PacketID: p.PacketID}
+	switch {
+	case p.FixedHeader.Type == packets.Pubrel:
+		delete(h.open, p.PacketID)
+		answer.FixedHeader.Type = packets.Pubcomp
+	case p.FixedHeader.Type != packets.Publish:
+		return fmt.Errorf("packet type %d with reason %#x", p.FixedHeader.Type, p.ReasonCode)
+	case p.FixedHeader.Qos == 2:
+		if !h.open[p.PacketID] {
+			h.open[p.PacketID] = true
+			h.keep(p)
+		}
+		answer.FixedHeader.Type = packets.Pubrec
+	default:
+		h.keep(p)
+		answer.FixedHeader.Type = packets.Puback
+	}
+	return w.send(answer)
+}
+
+func (h *historian) keep(p *packets.Packet) {
 	var r reading
 	if err := json.Unmarshal(p.Payload, &r); err != nil {
 		h.t.Errorf("payload %q: %v", p.Payload, err)
-		return err
+		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.arrived[r.Device] = append(h.arrived[r.Device], r.N)
-	return nil
 }
 
 func (h *historian) copy() arrivals {
