@@ -27,12 +27,8 @@ var update = flag.Bool("update", false, "write docs/conformance.md")
 
 const buildsWithin = 10 * time.Minute // on a machine that has nothing compiled yet
 
-// program is built by the first test that starts a gantry.
-var program struct {
-	sync.Mutex
-	dir  string // of this test binary
-	path string
-}
+// folder holds the program that the tests build; "" until then.
+var folder string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -40,37 +36,33 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "24"); err != nil {
 		panic(err)
 	}
-	dir, err := os.MkdirTemp("", "gantry-conformance-")
-	if err != nil {
-		panic(err)
-	}
-	program.dir = dir
 	code := m.Run()
-	if err := os.RemoveAll(dir); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
+	if folder != "" {
+		if err := os.RemoveAll(folder); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
 	}
 	os.Exit(code)
 }
 
-// gantry returns the path of the built program.
-func gantry(t testing.TB) string {
-	t.Helper()
-	program.Lock()
-	defer program.Unlock()
-	if program.path != "" {
-		return program.path
+// gantry builds the program and returns its path.
+var gantry = sync.OnceValues(func() (path string, err error) {
+	if err := readSources(); err != nil {
+		return "", err
 	}
-	require.NoError(t, readSources())
+	if folder, err = os.MkdirTemp("", "gantry-conformance-"); err != nil {
+		return "", err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), buildsWithin)
 	defer cancel()
-	path := filepath.Join(program.dir, "gantry")
+	path = filepath.Join(folder, "gantry")
 	args := slices.Concat([]string{"build"}, buildFlags, []string{"-o", path, "gantry/cmd/gantry"})
-	out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput()
-	require.NoError(t, err, "build gantry: %s", out)
-	program.path = path
-	return path
-}
+	if out, err := exec.CommandContext(ctx, "go", args...).CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build gantry: %w\n%s", err, out)
+	}
+	return path, nil
+})
 
 // readSources lists the folders of the program, so that the go command knows
 // that a cached result depends on them.
@@ -94,6 +86,8 @@ func startGantry(t testing.TB) Target {
 
 func gantryWith(t testing.TB, anonymous string) (addr string) {
 	t.Helper()
+	program, err := gantry()
+	require.NoError(t, err)
 	dir := t.TempDir()
 	addr, admin := freeAddr(t), freeAddr(t)
 	file := filepath.Join(dir, "gantry.yaml")
@@ -114,7 +108,7 @@ admin: {bind: "%s"}
 		}
 	})
 	p = servers.Start(t, servers.Program{
-		Name: "gantry", Dir: dir, Argv: []string{gantry(t), "run", "-c", file}, Env: environment(),
+		Name: "gantry", Dir: dir, Argv: []string{program, "run", "-c", file}, Env: environment(),
 		Answers: func(ctx context.Context) error {
 			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 			if err != nil {
