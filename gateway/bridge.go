@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +28,7 @@ type bridgePart struct {
 	stage     *bridge.Stage
 	sink      *kafka.Sink
 	forwarder *bridge.Forwarder
+	failing   atomic.Bool // its queue could not be written lately
 }
 
 // QueueDir is the folder of a bridge's queue below the data folder.

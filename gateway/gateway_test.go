@@ -124,6 +124,29 @@ func TestFullQueueRefusesAndRaisesAlarms(t *testing.T) {
 	}
 }
 
+func TestQueueThatCannotBeWrittenIsShown(t *testing.T) {
+	c := testConfig(t)
+	g, stop := start(t, c)
+	require.Equal(t, http.StatusOK, post(t, g, "plant/1", "kept"))
+	require.NoError(t, os.RemoveAll(QueueDir(c.DataDir, "cloud")))
+	require.Eventually(t, func() bool { return post(t, g, "plant/1", "x") != http.StatusOK }, 10*time.Second, 10*time.Millisecond,
+		"acknowledged although the folder is gone")
+	stop() // the watch belongs to one goroutine
+	failing := func(after time.Duration) bool {
+		g.watch.look(time.Now().Add(after))
+		for _, a := range g.alarms.List() {
+			if a.Name == "bridge_queue_failing:cloud" {
+				return true
+			}
+		}
+		return false
+	}
+	require.True(t, failing(0))
+	require.NotEmpty(t, g.ready(t.Context()))
+	require.False(t, failing(time.Minute), "nothing was tried for a minute")
+	require.Empty(t, g.ready(t.Context()), "who gets no messages because it is not ready could never get ready again")
+}
+
 func TestReadyAndMetrics(t *testing.T) {
 	g, _ := start(t, testConfig(t))
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}

@@ -44,8 +44,8 @@ func (g *Gateway) ready(context.Context) []string {
 		problems = append(problems, "the store cannot be written")
 	}
 	for _, p := range g.bridges {
-		if err := p.queue.Writable(); err != nil {
-			problems = append(problems, fmt.Sprintf("the queue of bridge %s cannot be written: %v", p.cfg.Name, err))
+		if p.failing.Load() {
+			problems = append(problems, fmt.Sprintf("the queue of bridge %s cannot be written", p.cfg.Name))
 		}
 	}
 	return problems

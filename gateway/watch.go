@@ -12,7 +12,8 @@ const (
 	// lossShown is how long an alarm about a loss stays after the last one: an
 	// operator who looks once an hour sees it.
 	lossShown = time.Hour
-	// storeShown is how long the store counts as failing after an error.
+	// storeShown is how long the store, or a queue, counts as failing after an
+	// error: when nobody publishes any more, nothing can show that it works again.
 	storeShown = 10 * time.Second
 	fillAlarm  = 0.8                    // part of a queue's cap
 	slowSync   = 250 * time.Millisecond // an fsync above it delays every acknowledgement
@@ -69,6 +70,9 @@ func (w *watch) bridge(p *bridgePart, now time.Time) {
 	name := p.cfg.Name
 	w.set("bridge_queue_filling:"+name, q.MaxBytes > 0 && float64(q.DiskBytes) >= fillAlarm*float64(q.MaxBytes),
 		fmt.Sprintf("%d of %d bytes are used; at the cap: %s", q.DiskBytes, q.MaxBytes, p.cfg.Queue.WhenFull))
+	failing := w.grew("queue_errors:"+name, q.Failed, now, storeShown)
+	p.failing.Store(failing)
+	w.set("bridge_queue_failing:"+name, failing, fmt.Sprintf("%d messages could not be written since the start; their publishers were told. Last outcome: %v", q.Failed, p.queue.Writable()))
 	var dropped uint64
 	for _, n := range q.Dropped {
 		dropped += n
