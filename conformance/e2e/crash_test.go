@@ -43,28 +43,20 @@ func TestCrashLoop(t *testing.T) {
 	sub, exact := newHistorian(g, 1), newHistorian(g, 2)
 	subscriptions := employ(t, worker(sub), worker(exact))
 
-	// An acknowledgement of plant waits for the queue of the bridge and for the
-	// session of the subscriber, one of yard and hall for only one of them.
-	plant, yard, hall := &ledger{}, &ledger{}, &ledger{}
-	const every = 3 * time.Millisecond
-	state := &mqttDevice{
-		work: work{account: plant.open("state", 0), topic: "plant/state", every: every},
-		addr: g.mqtt, version: v5, qos: 1, window: 8, retain: true,
-	}
-	load := employ(t, slices.Concat([]device{state},
-		g.fleet(plant, "plant", 1, 0, every), g.fleet(yard, "yard", 1, 0, every), g.fleet(hall, "hall", 1, 0, every))...)
+	m := g.site(3 * time.Millisecond)
+	load := employ(t, m.devices...)
 	for range rounds {
 		g.crash(u, chance)
 	}
-	for _, l := range []*ledger{plant, yard, hall} {
+	for _, l := range []*ledger{m.plant, m.yard, m.hall} {
 		seen := l.acked.Load()
 		eventually(t, "devices go on after the last crash", func() bool { return l.acked.Load() > seen+50 })
 	}
 	load.dismiss()
 	u.back()
 
-	v := plant.with(yard).settle(g, u)
-	forSubscribers := plant.with(hall)
+	v := m.plant.with(m.yard).settle(g, u)
+	forSubscribers := m.plant.with(m.hall)
 	eventually(t, "the subscribers have all that was acknowledged", func() bool {
 		return forSubscribers.compare(sub.copy()).lost+forSubscribers.compare(exact.copy()).lost == 0
 	})
@@ -75,7 +67,28 @@ func TestCrashLoop(t *testing.T) {
 	forSubscribers.compare(sub.copy()).requireKept(t)
 	forSubscribers.compare(exact.copy()).requireKept(t)
 	forSubscribers.compareOnly("-qos2-", exact.copy()).requireOnce(t)
-	g.requireRetained(state.account)
+	g.requireRetained(m.state)
+}
+
+// site holds the devices of the crash loop. An acknowledgement of plant waits
+// for the queue of the bridge and for the sessions of the subscribers, one of
+// yard and hall for only the one or the other.
+type site struct {
+	plant, yard, hall *ledger
+	state             *account // of the retained value
+	devices           []device
+}
+
+func (g *gateway) site(every time.Duration) site {
+	m := site{plant: &ledger{}, yard: &ledger{}, hall: &ledger{}}
+	m.state = m.plant.open("state", 0)
+	state := &mqttDevice{
+		work: work{account: m.state, topic: "plant/state", every: every},
+		addr: g.mqtt, version: v5, qos: 1, window: 8, retain: true,
+	}
+	m.devices = slices.Concat([]device{state},
+		g.fleet(m.plant, "plant", 1, 0, every), g.fleet(m.yard, "yard", 1, 0, every), g.fleet(m.hall, "hall", 1, 0, every))
+	return m
 }
 
 func fromEnvironment(t *testing.T, name string, otherwise uint64) uint64 {

@@ -23,18 +23,14 @@ func TestDamagedFiles(t *testing.T) {
 	g := startGateway(t, bridgeTo(u, "max_bytes: 1MiB")) // files of 64 KiB
 	l := &ledger{}
 	a := l.open("old", pad)
-	fill := func() {
+	for life := range 2 { // a file of the store is of one life
+		g.Restart()
 		w, _ := g.connect(hello{version: v5, id: a.device, clean: true})
 		for range 150 {
 			require.Zero(t, a.offer(t, w, "plant/a"))
 		}
+		g.retain(50*life, 50*(life+1))
 	}
-	fill()
-	g.retain(0, 50)
-	g.Stop()
-	g.Restart() // a file of the store is of one life
-	fill()
-	g.retain(50, 100)
 	g.Kill()
 
 	queued := segmentsOf(t, filepath.Join(g.data, "queue", "cloud"))

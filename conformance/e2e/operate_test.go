@@ -114,43 +114,13 @@ func TestOperatorCommands(t *testing.T) {
 	for range 5 {
 		require.Zero(t, a.offer(t, w, "plant/a"))
 	}
-	operate := func(args ...string) string {
-		t.Helper()
-		r := command(t, "", append(args, "-c", g.file)...)
-		require.Zero(t, r.code, r.err)
-		require.Empty(t, r.err)
-		return r.out
-	}
 	eventually(t, "the bridge says that it retries", func() bool { return g.bridge().State == "retrying" })
-	require.Regexp(t, `node +edge-01`, operate("status"))
-	require.Regexp(t, `connections +1 mqtt`, operate("status"))
-	require.Regexp(t, `cloud +kafka +retrying +5 `, operate("bridges"))
-	requirePeek := func() {
-		t.Helper()
-		require.Regexp(t, `(?m)^cloud +5 `, operate("queue", "ls"))
-		var queues []struct {
-			Name    string `json:"name"`
-			Records int    `json:"records"`
-		}
-		require.NoError(t, json.Unmarshal([]byte(operate("queue", "ls", "--json")), &queues))
-		require.Len(t, queues, 1)
-		require.Equal(t, 5, queues[0].Records)
-		var records []struct {
-			Topic   string `json:"topic"`
-			Key     string `json:"key"`
-			Payload string `json:"payload"`
-		}
-		require.NoError(t, json.Unmarshal([]byte(operate("queue", "peek", "cloud", "--json")), &records))
-		require.Len(t, records, 5)
-		for n, r := range records {
-			require.Equal(t, topic, r.Topic)
-			require.Equal(t, "meter", r.Key)
-			require.Equal(t, n, parseReading(t, []byte(r.Payload)).N)
-		}
-	}
-	requirePeek()
+	require.Regexp(t, `node +edge-01`, g.operate("status"))
+	require.Regexp(t, `connections +1 mqtt`, g.operate("status"))
+	require.Regexp(t, `cloud +kafka +retrying +5 `, g.operate("bridges"))
+	g.requireQueued(5)
 	g.Stop()
-	requirePeek()
+	g.requireQueued(5)
 	r := command(t, "", "status", "-c", g.file)
 	require.Equal(t, 1, r.code)
 	require.Contains(t, r.err, "no gateway answers")
@@ -159,7 +129,40 @@ func TestOperatorCommands(t *testing.T) {
 	g.Restart()
 	u.back()
 	l.settle(g, u).requireExact(t)
-	require.Regexp(t, `(?m)^cloud +0 `, operate("queue", "ls"))
+	require.Regexp(t, `(?m)^cloud +0 `, g.operate("queue", "ls"))
+}
+
+// operate runs a command of the operator, which must go well.
+func (g *gateway) operate(args ...string) string {
+	g.t.Helper()
+	r := command(g.t, "", append(args, "-c", g.file)...)
+	require.Zero(g.t, r.code, r.err)
+	require.Empty(g.t, r.err)
+	return r.out
+}
+
+// requireQueued looks into the queue, which holds the first n readings.
+func (g *gateway) requireQueued(n int) {
+	g.t.Helper()
+	require.Regexp(g.t, fmt.Sprintf(`(?m)^cloud +%d `, n), g.operate("queue", "ls"))
+	var queues []struct {
+		Name    string `json:"name"`
+		Records int    `json:"records"`
+	}
+	require.NoError(g.t, json.Unmarshal([]byte(g.operate("queue", "ls", "--json")), &queues))
+	require.Len(g.t, queues, 1)
+	require.Equal(g.t, n, queues[0].Records)
+	var records []struct {
+		Topic   string `json:"topic"`
+		Key     string `json:"key"`
+		Payload string `json:"payload"`
+	}
+	require.NoError(g.t, json.Unmarshal([]byte(g.operate("queue", "peek", "cloud", "--json")), &records))
+	require.Len(g.t, records, n)
+	for i, r := range records {
+		require.Equal(g.t, topic, r.Topic)
+		require.Equal(g.t, reading{Device: r.Key, N: i}, parseReading(g.t, []byte(r.Payload)))
+	}
 }
 
 // A client that the gateway believes to be alive is taken over by the next
