@@ -269,7 +269,7 @@ func (l *Log) roll(base uint64) error {
 			l.log.Warn("close finished segment", "dir", l.dir, "err", err)
 		}
 	}
-	l.active, l.file, l.dirty = s, f, false
+	l.active, l.file, l.dirty, l.looked = s, f, false, time.Now()
 	l.mu.Lock()
 	if n := len(l.segs); n > 0 && l.segs[n-1].base == base { // empty, of an earlier session: bases are unique
 		empty := l.segs[n-1]
