@@ -99,6 +99,8 @@ type Broker struct {
 	noted func(error) // noteCommit
 	stats counters
 
+	storeLogged atomic.Int64 // when a batch that failed was logged last, Unix milliseconds
+
 	rewriters []Rewriter
 	recorders []Recorder
 
@@ -220,11 +222,20 @@ func (b *Broker) commit(ctx context.Context, batch *Batch, done func(error)) err
 	return err
 }
 
+// storeLogEvery bounds how often failed batches are logged: on a full disk
+// every message of every client fails, and the log may lie on that disk.
+const storeLogEvery = 10 * time.Second
+
 // noteCommit counts and logs the outcome of a batch that was appended.
 func (b *Broker) noteCommit(err error) {
-	if err != nil {
-		b.stats.storeErrors.Add(1)
-		b.log.Error("store commit, its publisher is told", "err", err)
+	if err == nil {
+		return
+	}
+	failed := b.stats.storeErrors.Add(1)
+	now, last := nowMillis(), b.storeLogged.Load()
+	recent := now >= last && now-last < storeLogEvery.Milliseconds() // the clock may go back
+	if !recent && b.storeLogged.CompareAndSwap(last, now) {
+		b.log.Error("store commit, its publisher is told; more of them are only counted", "err", err, "failed", failed, "for", storeLogEvery)
 	}
 }
 

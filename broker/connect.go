@@ -16,7 +16,9 @@ const maxClientIDBytes = 512
 // TakenOver; from then on only the new handle can act on the session.
 //
 // Connect waits until a session that must survive a restart is on disk; for
-// one with Expiry 0 and no will it does not wait. The error is an *Error with
+// one with Expiry 0 and no will it does not wait. A kept session is resumed even
+// if the store cannot take note of it: on a disk that its queue has filled, its
+// client must be able to come and empty it. The error is an *Error with
 // the Reason for the peer. The outbox stays shut until Start.
 func (b *Broker) Connect(ctx context.Context, r *ConnectRequest) (s *Session, present bool, err error) {
 	if b.closing.Load() {
@@ -44,6 +46,11 @@ func (b *Broker) Connect(ctx context.Context, r *ConnectRequest) (s *Session, pr
 	case err = <-wait:
 	case <-ctx.Done():
 		err = ctx.Err()
+	}
+	kept := s.state.noteStored(err)
+	if err != nil && kept && ctx.Err() == nil {
+		b.spawn(func() { b.saveLater(s) })
+		return s, present, nil
 	}
 	if err != nil {
 		s.Close(Closing{Reason: ServerUnavailable, KeepWill: true})
@@ -320,18 +327,6 @@ func (st *sessionState) startExpiry(after time.Duration) {
 func (st *sessionState) startWill(after time.Duration) {
 	b, epoch := st.broker, st.epoch
 	st.willing = time.AfterFunc(after, func() { b.spawn(func() { b.willDue(st, epoch) }) })
-}
-
-// save stores a session record, and what the store was too busy for. Nobody
-// waits for it: without it the session is found as it was before, and that is
-// only older.
-func (b *Broker) save(st *sessionState, rec *SessionRecord) {
-	st.mu.Lock()
-	owed := st.owed
-	st.owed = nil
-	st.mu.Unlock()
-	ops := []Op{{Kind: OpPutSession, ClientID: rec.ClientID, Session: rec}}
-	_ = b.commit(b.ctx, &Batch{Ops: append(ops, st.dequeues(owed)...)}, nil)
 }
 
 // expired ends a session whose time is over, unless its client came back.

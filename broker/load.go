@@ -27,7 +27,7 @@ func (b *Broker) restore(stored *StoredSession, now int64) {
 	rec := &stored.Record
 	st := &sessionState{
 		broker: b, id: rec.ClientID, durable: rec.Expiry > 0, username: rec.Username, protocol: rec.Protocol, expiry: rec.Expiry,
-		detached: rec.DetachedAt, stored: true, will: rec.Will,
+		detached: rec.DetachedAt, stored: true, onDisk: true, will: rec.Will,
 		nextSeq: max(1, rec.NextSeq, stored.Last+1, stored.Sent+1), sentMark: stored.Sent, bytes: stored.Bytes,
 	}
 	if stored.Count > 0 {

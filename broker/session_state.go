@@ -22,7 +22,8 @@ type sessionState struct {
 	username string
 	protocol string
 	expiry   time.Duration
-	stored   bool // the store has a record of it
+	stored   bool // the store has a record of it, or will have
+	onDisk   bool // it surely has one: a restart finds the session, as it is or as it was
 	detached int64
 	will     *Will
 	epoch    uint64 // counts owners, so that a timer of an earlier absence does nothing
