@@ -18,12 +18,16 @@ type Target struct {
 	// Addr is host:port of a plain TCP listener that lets clients without
 	// credentials in.
 	Addr string
-	// WebSocket, if set, is host:port of a WebSocket listener with the path /mqtt.
+	// WebSocket, if set, is host:port of a WebSocket listener with the path
+	// /mqtt. NoListener means that the server cannot have one.
 	WebSocket string
 	// Refuses, if set, is host:port of a listener of the server that refuses
 	// clients without credentials.
 	Refuses string
 }
+
+// NoListener stands for the address of a listener that a server cannot have.
+const NoListener = "-"
 
 // Result is how a server stands to a statement.
 type Result uint8

@@ -81,7 +81,7 @@ func readSources() error {
 func startGantry(t testing.TB) Target {
 	open := gantryWith(t, "loopback")
 	closed := gantryWith(t, "never")
-	return Target{Addr: open, Refuses: closed}
+	return Target{Addr: open, WebSocket: NoListener, Refuses: closed}
 }
 
 func gantryWith(t testing.TB, anonymous string) (addr string) {

@@ -64,6 +64,7 @@ var pitfalls = []Pitfall{
 	{"EveryCut", "no cut of any packet is answered as if it were whole", v5, everyCut},
 	{"DeepTopics", "a filter of thousands of levels does not hold up others", v5, deepTopics},
 	{"ReconnectWithSubscribe", "a persistent client reconnects with queued messages and subscribes with identifier 1", v311, reconnectSubscribe},
+	{"MQTT31", "a client of version 3.1 (MQIsdp) is served", v311, mqtt31},
 	{"LeadingSlash", "topics with an empty first level work, several in one SUBSCRIBE", v311, leadingSlash},
 }
 
@@ -433,4 +434,23 @@ func leadingSlash(c *C) {
 		c.require(sub.gets(topic).topic == topic, "the topic arrives changed")
 	}
 	c.subscriber(0, c.topic("up")).nothing("without the leading slash comes")
+}
+
+// mqtt31: after CONNECT the packets are those of 3.1.1.
+func mqtt31(c *C) {
+	watch := c.willWatch()
+	o := connect{name: "MQIsdp", level: 3, id: c.client("old"), keep: true, will: &will{topic: c.topic("w"), payload: "will", qos: 1}}
+	p := c.connect(o)
+	p.subscribe(2, c.topic("t"))
+	for qos := range byte(3) {
+		p.publish(publication{topic: c.topic("t"), payload: fmt.Sprint(qos), qos: qos})
+		m := p.gets(fmt.Sprint(qos))
+		c.require(m.qos == qos, "QoS %d comes as QoS %d", qos, m.qos)
+	}
+	p.drop()
+	watch.gets("will")
+	c.connect(connect{}).publish(publication{topic: c.topic("t"), payload: "queued", qos: 1})
+	c.connect(o).gets("queued")
+	ack := c.refuseConnect(connect{name: "MQIsdp", level: 3}.encode(c.v))
+	c.require(ack != nil && ack.code == 2, "answer to an empty client identifier: %s", ack)
 }

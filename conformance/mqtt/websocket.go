@@ -33,7 +33,10 @@ var errClosing = errors.New("the server closes the WebSocket")
 
 // webSocket opens a WebSocket to the target, or ends the check.
 func (c *C) webSocket(subprotocol string) *wsConn {
-	if c.target.WebSocket == "" {
+	switch c.target.WebSocket {
+	case "":
+		c.notJudged("no WebSocket listener is known")
+	case NoListener:
 		c.notOffered("no WebSocket listener")
 	}
 	nc, err := net.DialTimeout("tcp", c.target.WebSocket, patience)
