@@ -132,7 +132,9 @@ func TestFullQueueDropsTheOldest(t *testing.T) {
 	require.Positive(t, dropped)
 	require.Equal(t, tooMany, b.QueuedRecords+dropped, "every message is queued or counted")
 	require.EqualValues(t, dropped, g.metric("gantry_queue_dropped_total", `queue="cloud"`))
-	require.Contains(t, g.awaitAlarm("bridge_messages_lost:cloud"), fmt.Sprint(dropped))
+	eventually(t, "an alarm that counts them all", func() bool {
+		return strings.Contains(g.awaitAlarm("bridge_messages_lost:cloud"), fmt.Sprint(dropped))
+	})
 
 	u.back()
 	g.awaitDrained()
