@@ -41,6 +41,13 @@ func (p *peer) send(packets ...[]byte) {
 // drop closes the connection without DISCONNECT.
 func (p *peer) drop() { _ = p.nc.Close() }
 
+// crash makes the server end the connection for an error, and waits until it
+// has: for it the client is gone without DISCONNECT.
+func (p *peer) crash() {
+	p.send(p.c.violation())
+	p.gone()
+}
+
 // leave disconnects in order and waits for the server to close.
 func (p *peer) leave(code byte, props ...[]byte) {
 	p.send(disconnectPacket(p.c.v, code, props...))

@@ -24,9 +24,7 @@ func willOnEnd(c *C) {
 	watch := c.willWatch()
 	c.connect(c.willOf(c.client("drop"))).drop()
 	watch.gets("will")
-	p := c.connect(c.willOf(c.client("error")))
-	p.send(c.violation())
-	p.gone()
+	c.connect(c.willOf(c.client("error"))).crash()
 	watch.gets("will")
 	taken := c.connect(c.willOf(c.client("taken")))
 	c.connect(connect{id: taken.id})
@@ -49,19 +47,16 @@ func willRemoved(c *C) {
 	withWill.will = c.willOf("").will
 	c.connect(withWill).drop()
 	watch.gets("will")
-	c.connect(o).drop()
+	c.connect(o).crash()
 	watch.nothing("a published will is published again")
 	c.connect(withWill).leave(0)
-	c.connect(o).drop()
+	c.connect(o).crash()
 	watch.nothing("a will that DISCONNECT deleted is published")
 }
 
 func noWill(c *C) {
 	watch := c.willWatch()
-	c.connect(connect{}).drop()
-	p := c.connect(connect{})
-	p.send(c.violation())
-	p.gone()
+	c.connect(connect{}).crash()
 	watch.nothing("a client without will has one")
 }
 
@@ -124,7 +119,7 @@ func willCancelled(c *C) {
 	o := c.durable(c.client("s"))
 	withWill := o
 	withWill.will = &will{topic: c.topic("w"), payload: "will", qos: 1, props: [][]byte{propU32(pWillDelay, 1)}}
-	c.connect(withWill).drop()
+	c.connect(withWill).crash()
 	p := c.connect(o)
 	c.require(p.ack.present, "no session present after a reconnect")
 	time.Sleep(1500 * time.Millisecond) // the delay of the will that must not come
