@@ -362,7 +362,11 @@ func (b *Broker) end(st *sessionState) {
 	for f := range st.subs {
 		filters = append(filters, f)
 	}
-	b.stats.dropped[DropSessionEnded].Add(st.unconfirmed())
+	why := DropSessionEnded
+	if !st.durable {
+		why = DropDisconnected
+	}
+	b.stats.dropped[why].Add(st.unconfirmed())
 	st.subs, st.inbound = nil, nil
 	st.queue.clear()
 	st.window.clear()

@@ -16,8 +16,8 @@ const (
 	DropTooLarge                       // larger than the receiver's Maximum Packet Size
 	DropStore                          // the store could not keep it or read it back
 	DropUnsendable                     // the adapter's protocol cannot carry it
-	DropDisconnected                   // QoS 0, and its receiver's connection ended
-	DropSessionEnded                   // its receiver's session ended first
+	DropDisconnected                   // only in memory, and its receiver's connection ended
+	DropSessionEnded                   // kept for its receiver, whose session ended first
 	dropReasons
 )
 

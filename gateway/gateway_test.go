@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"gantry/broker"
 	"gantry/gateway/admin"
 	"gantry/gateway/config"
 )
@@ -266,4 +268,36 @@ func TestClientsOfEveryProtocolAreListedAlike(t *testing.T) {
 		sessions, err := op.Clients(t.Context())
 		return err == nil && len(sessions) == 0
 	}, 10*time.Second, 20*time.Millisecond, "kicked alike")
+}
+
+func TestAlarmOnlyForLossesThatNobodyAskedFor(t *testing.T) {
+	g, stop := start(t, testConfig(t))
+	conn := func(id string, expiry time.Duration) *broker.Session {
+		s, _, err := g.broker.Connect(t.Context(), &broker.ConnectRequest{
+			ClientID: id, Expiry: expiry, RemoteAddr: netip.MustParseAddrPort("127.0.0.1:1"), Wake: func() {}, Kick: func(broker.Reason) {},
+		})
+		require.NoError(t, err)
+		s.Start()
+		s.Subscribe([]broker.Subscription{{Filter: "office/" + id, QoS: 1}}, func([]broker.Reason, []broker.QoS) {})
+		return s
+	}
+	leaves := func(id string, expiry time.Duration) {
+		s := conn(id, expiry)
+		require.Equal(t, http.StatusOK, post(t, g, "office/"+id, "never confirmed"))
+		now := time.Duration(0)
+		s.Close(broker.Closing{Expiry: &now})
+	}
+	names := func() (all []string) {
+		g.watch.look(time.Now())
+		for _, a := range g.alarms.List() {
+			all = append(all, a.Name)
+		}
+		return all
+	}
+	leaves("clean", 0)
+	leaves("kept", time.Hour)
+	stop() // the watch belongs to one goroutine
+	require.Equal(t, []string{"session_messages_dropped:session_ended"}, names())
+	require.EqualValues(t, 1, g.broker.Stats().Dropped["disconnected"], "a client that keeps no session has lost what it did not confirm")
+	require.EqualValues(t, 1, g.broker.Stats().Dropped["session_ended"])
 }

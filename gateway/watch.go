@@ -56,12 +56,15 @@ func (w *watch) look(now time.Time) {
 	// A file that was set aside is one that nothing could be read from: how much it held cannot be known.
 	w.set("store_damaged", st.Damage.Any() || st.Damage.Quarantined > 0, fmt.Sprintf("%+v; what could be read is served, damaged files are in %s/store/quarantine", st.Damage, g.cfg.DataDir))
 	failing := w.grew("store_errors", st.Failed, now, storeShown)
-	w.storeFailing.Store(failing)
+	w.storeFailing.Store(failing || st.DiskFull)
+	w.set("store_disk_full", st.DiskFull, "the disk is full: what would have to be stored is refused until receivers have taken enough or somebody makes room")
 	w.set("store_failing", failing, fmt.Sprintf("%d batches could not be written since the start; their publishers were told", st.Failed))
 	bs := g.broker.Stats()
 	for reason, n := range bs.Dropped {
 		name := "session_messages_dropped:" + reason
-		w.set(name, reason != "expired" && w.grew(name, n, now, lossShown), fmt.Sprintf("%d messages did not reach one of their subscribers since the start", n))
+		// Publishers ask for the one, and clients that keep no session for the other.
+		wanted := reason == "expired" || reason == "disconnected"
+		w.set(name, !wanted && w.grew(name, n, now, lossShown), fmt.Sprintf("%d messages did not reach one of their subscribers since the start", n))
 	}
 }
 
