@@ -54,12 +54,17 @@ func New(cfg *config.Config, log *slog.Logger) (*Gateway, error) {
 	return g, nil
 }
 
+// storeReserve is disk that the store keeps for itself, so that a full disk does not stop it from freeing what is completed: the two
+// segments that it needs for that.
+const storeReserve = 32 << 20
+
 func (g *Gateway) openStore() error {
 	if err := os.MkdirAll(g.cfg.DataDir, 0o750); err != nil {
 		return fmt.Errorf("create data folder: %w", err)
 	}
 	store, err := embedded.Open(embedded.Config{
 		Dir: filepath.Join(g.cfg.DataDir, "store"), Sync: syncPolicy(g.cfg), SyncEvery: time.Duration(g.cfg.Broker.SyncInterval),
+		Reserve: storeReserve,
 	}, g.log.With("part", "store"), g.reg)
 	if errors.Is(err, embedded.ErrLocked) {
 		return fmt.Errorf("data folder %s is in use by another gateway: %w", g.cfg.DataDir, err)

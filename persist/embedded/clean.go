@@ -50,19 +50,30 @@ func (s *Store) cleanLoop() {
 		case <-retry.C:
 			kick = s.cleanKick
 		}
-		for s.mustClean() {
-			err := s.cleanOldest()
-			if err == nil {
-				failures = 0
-				continue
-			}
+		s.giveReserve()
+		err := s.cleanAll()
+		if err != nil {
 			failures++
 			s.cleanFailed(err, failures)
 			retry.Reset(cleanRetry)
 			kick = nil // every commit would start it again
-			break
+			continue
+		}
+		failures = 0
+		if wait := s.takeReserve(time.Now()); wait > 0 {
+			retry.Reset(wait)
 		}
 	}
+}
+
+// cleanAll cleans while it is worth it.
+func (s *Store) cleanAll() error {
+	for s.mustClean() {
+		if err := s.cleanOldest(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Store) cleanFailed(err error, inARow int) {
@@ -78,7 +89,7 @@ func (s *Store) cleanFailed(err error, inARow int) {
 func (s *Store) mustClean() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return !s.closed && s.cfg.overfull(s.disk.Bytes(), s.live)
+	return !s.closed && s.cfg.overfull(s.disk.Bytes(), s.live, s.short)
 }
 
 // cleanOldest copies what lives in the oldest segments to the end of the log and then gives them up.
@@ -119,6 +130,9 @@ func (s *Store) oldest() ([]seglog.SegmentInfo, error) {
 	}
 	s.mu.Lock()
 	excess := s.disk.Bytes() - max(s.cfg.CleanAbove, 2*s.live)
+	if s.short {
+		excess = 0 // what is copied at once must fit into the reserve
+	}
 	s.mu.Unlock()
 	n := 1
 	for n < min(len(segs)-1, maxSegments) && excess > segs[n-1].Bytes {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"gantry/broker"
 	"gantry/persist/seglog"
@@ -71,6 +72,9 @@ func (s *Store) admit(e *encoder) error {
 		s.metrics.refused.Inc()
 		nudge(s.cleanKick)
 		return ErrFull
+	case e.grows && s.short:
+		s.metrics.refused.Inc()
+		return ErrFull
 	}
 	return nil
 }
@@ -113,7 +117,11 @@ func (s *Store) committed(e *encoder, c seglog.Committed, done func(error)) {
 	}
 	if s.pass != nil {
 		nudge(s.pass.progress)
-	} else if s.cfg.overfull(s.disk.Bytes(), s.live) {
+	} else if s.cfg.overfull(s.disk.Bytes(), s.live, s.short) {
+		nudge(s.cleanKick)
+	}
+	if s.cfg.Reserve > 0 && !s.short && errors.Is(c.Err, syscall.ENOSPC) {
+		s.short = true
 		nudge(s.cleanKick)
 	}
 	s.mu.Unlock()

@@ -29,6 +29,10 @@ type Config struct {
 	// MaxBytes is the size of the log in bytes above which batches that add something are refused with ErrFull. What deletes is always
 	// taken. Default 0: no limit, the caps of sessions are the broker's.
 	MaxBytes int64
+	// Reserve is the size in bytes of a file that holds disk for the moment when everything else is full. It is then given up, and until
+	// there is room for it again only batches that delete are taken (others get ErrFull): so acknowledgements can be noted and the
+	// cleaner can work, and the store frees its own way out. At least two segments. Default 0: none.
+	Reserve int64
 	// FS is the file system. Default: the operating system's.
 	FS seglog.FS
 }
@@ -46,7 +50,7 @@ const (
 var (
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("store closed")
-	// ErrFull is returned by Commit when the batch adds something and the log has reached Config.MaxBytes.
+	// ErrFull is returned by Commit when the batch adds something and the log has reached Config.MaxBytes, or lives on Config.Reserve.
 	ErrFull = errors.New("store is full")
 	// ErrLocked is returned by Open while another process has the folder.
 	ErrLocked = seglog.ErrLocked
@@ -71,14 +75,21 @@ func (c Config) withDefaults() (Config, error) {
 	if c.MaxPending < 0 || c.CleanAbove < 0 || c.MaxBytes < 0 {
 		errs = append(errs, errors.New("sizes must not be negative"))
 	}
+	if c.Reserve != 0 && c.Reserve < 2*c.SegmentBytes {
+		errs = append(errs, fmt.Errorf("reserve of %d bytes is less than two segments of %d", c.Reserve, c.SegmentBytes))
+	}
 	if c.MaxBytes > 0 && c.MaxBytes < 4*c.SegmentBytes {
 		errs = append(errs, fmt.Errorf("limit of %d bytes is less than four segments of %d", c.MaxBytes, c.SegmentBytes))
 	}
 	return c, errors.Join(errs...)
 }
 
-// overfull reports whether a log of the given size holds enough dead bytes to be worth cleaning.
-func (c *Config) overfull(bytes, live int64) bool {
+// overfull reports whether a log of the given size holds enough dead bytes to be worth cleaning. When the disk is short, all that a
+// pass brings back is.
+func (c *Config) overfull(bytes, live int64, short bool) bool {
+	if short && bytes > live+2*c.SegmentBytes {
+		return true
+	}
 	if bytes > c.CleanAbove && bytes > 2*live {
 		return true
 	}

@@ -133,6 +133,7 @@ type Stats struct {
 	Cleaned     uint64 // segments given up by the cleaner
 	CopiedBytes uint64 // by the cleaner
 	CleanErrors uint64 // attempts of the cleaner that were given up
+	DiskFull    bool   // it lives on Config.Reserve and takes only what deletes
 
 	Damage
 }
@@ -171,6 +172,6 @@ func (s *Store) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out.Sessions, out.Retained, out.Queued = len(s.clients), len(s.retained), s.queued
-	out.LiveBytes, out.Pending = s.live, s.pending
+	out.LiveBytes, out.Pending, out.DiskFull = s.live, s.pending, s.short
 	return out
 }

@@ -33,10 +33,12 @@ type Store struct {
 	closed  bool
 	pass    *pass // the cleaner's work, nil when it rests
 	turn    bool  // the cleaner found no room: it goes before commits
+	short   bool  // the disk was full: the reserve is given up, or about to be
 
 	encoders  sync.Pool
 	closing   chan struct{}
 	cleanKick chan struct{}
+	reserve   reserve       // owned by the cleaner
 	cleaned   chan struct{} // closed when the cleaner has ended
 	closeOnce sync.Once
 	closeErr  error
@@ -57,6 +59,7 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Store, erro
 		cfg: cfg, log: log, metrics: newMetrics(), state: newState(),
 		space: make(chan struct{}), closing: make(chan struct{}), cleanKick: make(chan struct{}, 1), cleaned: make(chan struct{}),
 	}
+	s.reserve = newReserve(&cfg)
 	s.encoders.New = func() any { return new(encoder) }
 	s.disk, err = seglog.Open(cfg.Dir, seglog.Options{
 		SegmentBytes: cfg.SegmentBytes, MaxPending: 2 * cfg.MaxPending, MaxRecord: maxRecord,
