@@ -124,6 +124,13 @@ func willCancelled(c *C) {
 	c.require(p.ack.present, "no session present after a reconnect")
 	time.Sleep(1500 * time.Millisecond) // the delay of the will that must not come
 	watch.nothing("a will whose client came back is published")
+
+	second := c.connect(withWill) // this one is displaced, not gone
+	p.closedBy(0x8E)
+	c.connect(o)
+	second.closedBy(0x8E)
+	time.Sleep(1500 * time.Millisecond)
+	watch.nothing("a delayed will is published although the client went on at once")
 }
 
 // willProperties: all of them arrive, user properties in their order.
