@@ -115,6 +115,8 @@ func (q *Queue) Stats() Stats {
 	q.mu.Unlock()
 	if s.Records > 0 {
 		q.measure(&s, frontier)
+	} else {
+		q.probe.close() // or it keeps a deleted file, and its space on disk, until the next record
 	}
 	if !s.Oldest.IsZero() {
 		s.OldestAge = max(time.Since(s.Oldest), 0)
