@@ -146,7 +146,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 		f.metrics.retries.Inc()
 		pause := f.backoff(tries, err)
 		tries++
-		f.log.Warn("bridge lost its other side, retrying", "err", err, "in", pause.Round(time.Millisecond))
+		f.log.Warn("bridge cannot deliver, retrying", "err", err, "in", pause.Round(time.Millisecond))
 		f.ledger.tryAt(time.Now().Add(pause))
 		f.pause(ctx, pause)
 	}

@@ -156,5 +156,5 @@ func (s *Stage) kept(err error) broker.Reason {
 		return broker.ShuttingDown
 	}
 	s.metrics.refused.WithLabelValues("error").Inc()
-	return broker.Unspecified
+	return broker.ServerUnavailable // the disk's trouble: the client may try again
 }

@@ -263,5 +263,8 @@ func storeReason(err error) Reason {
 	case errors.Is(err, ErrBusy), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return ServerBusy
 	}
-	return ReasonOf(err)
+	if r := ReasonOf(err); r != Unspecified {
+		return r
+	}
+	return ServerUnavailable // the disk's trouble: the client may try again
 }

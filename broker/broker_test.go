@@ -224,7 +224,7 @@ func TestAcknowledgesOnlyWhatIsOnDisk(t *testing.T) {
 	require.Equal(t, Success, <-done)
 
 	store.err = errDisk
-	require.Equal(t, Unspecified, pub.publish("t", "x", 1), "a failed commit is a negative answer")
+	require.Equal(t, ServerUnavailable, pub.publish("t", "x", 1), "a failed commit is a negative answer")
 	store.err = nil
 	back := connect(t, b, "sub", durable)
 	require.Len(t, back.payloads(), 1, "the refused message was taken back")
@@ -618,11 +618,31 @@ func TestSubscribeAnswers(t *testing.T) {
 	require.Equal(t, []Reason{Success, InvalidFilter, SharedNotSupported, InvalidFilter, QoSNotSupported}, got)
 	store.err = errDisk
 	c.Subscribe([]Subscription{{Filter: "b"}}, record)
-	require.Equal(t, []Reason{Unspecified}, got)
+	require.Equal(t, []Reason{ServerUnavailable}, got)
 	store.err = nil
 	require.Equal(t, NoSubscribers, connect(t, b, "p").publish("b", "", 1), "a refused subscription does not stay")
 	c.Unsubscribe([]string{"a", "b", "c+"}, func(r []Reason) { got = r })
 	require.Equal(t, []Reason{Success, NoSubscriptionExisted, InvalidFilter}, got)
+}
+
+func TestTheSameSubscriptionIsStoredOnce(t *testing.T) {
+	store := newMemStore()
+	b := newBroker(t, store)
+	c := connect(t, b, "c", durable)
+	c.subscribe("a", 1)
+	c = connect(t, b, "c", durable)
+	n := len(store.ops)
+	store.err = errDisk // nothing to write, so nothing can fail
+	c.subscribe("a", 1)
+	store.err = nil
+	require.Len(t, store.ops, n)
+	c.subscribe("a", 2)
+	require.Equal(t, QoS(2), store.state["c"].subs["a"].QoS)
+	store.hold(true)
+	c.Subscribe([]Subscription{{Filter: "b", QoS: 1}}, func([]Reason, []QoS) {})
+	c.Subscribe([]Subscription{{Filter: "b", QoS: 1}}, func([]Reason, []QoS) {})
+	store.hold(false)
+	require.Len(t, store.ops, n+3, "one that may still be undone is stored by each")
 }
 
 func TestHooksChangeBeforeEverythingAndHoldTheAck(t *testing.T) {

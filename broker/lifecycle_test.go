@@ -62,7 +62,7 @@ func TestReleaseThatTheStoreRefusedStaysOpen(t *testing.T) {
 	record := func(r Reason) { got = r }
 	store.err = errDisk
 	pub.Release(5, record)
-	require.Equal(t, Unspecified, got)
+	require.Equal(t, ServerUnavailable, got)
 	store.err = nil
 	pub.Release(5, record)
 	require.Equal(t, Success, got)
@@ -433,4 +433,35 @@ func TestNothingIsDeliveredBeforeTheAnswerToConnect(t *testing.T) {
 	s.Start()
 	require.Len(t, woken, 1)
 	require.Len(t, s.Next(make([]Delivery, 0, 10)), 3)
+}
+
+func TestCompletionsThatTheStoreCouldNotWriteAreToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		b := newBroker(t, store)
+		defer b.Close()
+		sub, pub := connect(t, b, "sub", durable), connect(t, b, "pub")
+		sub.subscribe("t", 1)
+		for range 3 {
+			require.Equal(t, Success, pub.publish("t", "x", 1))
+		}
+		ds := sub.take()
+		store.err = errDisk
+		require.Equal(t, Success, sub.Acked(ds[0].PacketID))
+		store.err = nil
+		require.Equal(t, Success, sub.Acked(ds[1].PacketID))
+		require.Equal(t, 2, store.queued("sub"), "not in a loop")
+		time.Sleep(2 * untoldRetry)
+		require.Equal(t, Success, sub.Acked(ds[2].PacketID))
+		require.Zero(t, store.queued("sub"))
+	})
+}
+
+func TestTimeNotedByAnUnsetClockIsIgnored(t *testing.T) {
+	store := newMemStore()
+	store.session("c").record = SessionRecord{ClientID: "c", Expiry: time.Hour, DetachedAt: 5000, NextSeq: 1}
+	store.session("old").record = SessionRecord{ClientID: "old", Expiry: time.Hour, DetachedAt: clockSet + 1, NextSeq: 1}
+	b := newBroker(t, store)
+	require.Eventually(t, func() bool { return !store.has("old") }, 10*time.Second, time.Millisecond, "its time is over")
+	require.NotNil(t, b.find("c"))
 }

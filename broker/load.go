@@ -56,12 +56,17 @@ func (b *Broker) restore(stored *StoredSession, now int64) {
 	b.resumeTimers(st, now)
 }
 
+// clockSet is the beginning of 2020 in Unix milliseconds. An earlier time was
+// noted before the clock of a box without battery was set, and says nothing
+// about how long ago that was.
+const clockSet = 1_577_836_800_000
+
 // resumeTimers starts what runs while a session is detached by the end of the
 // gateway. The time before the restart counts where it is known. Caller holds
 // mu of st.
 func (b *Broker) resumeTimers(st *sessionState, now int64) {
 	away := time.Duration(0)
-	if st.detached != 0 {
+	if st.detached >= clockSet {
 		away = time.Duration(max(0, now-st.detached)) * time.Millisecond
 	} else {
 		st.detached = now

@@ -54,6 +54,8 @@ type sessionState struct {
 	unsaved  []uint64 // spilled entries whose commit has not ended, ascending
 	early    []uint64 // QoS 2 entries of the queue whose commit has not ended, ascending
 	owed     []uint64 // completed, but the store was too busy to be told
+	untold   []uint64 // of them, those whose commit failed, and when the last did
+	untoldAt time.Time
 }
 
 // spill describes the tail of the queue that is only in the store: everything
@@ -264,6 +266,9 @@ const settleBatch = 256
 // told with the next one. Must be called without mu.
 func (s *sessionState) settle(seqs ...uint64) {
 	s.mu.Lock()
+	if len(s.untold) > 0 && time.Since(s.untoldAt) >= untoldRetry {
+		s.owed, s.untold = append(s.owed, s.untold...), nil
+	}
 	owing := len(s.owed) > 0
 	s.mu.Unlock()
 	if !owing && s.tell(seqs) {
@@ -299,9 +304,24 @@ func (s *sessionState) payOwed() bool {
 	return false
 }
 
-// tell reports whether the store took note.
+// untoldRetry is how long completions whose commit failed wait before the
+// store is told again: a failing disk must not be asked in a loop.
+const untoldRetry = time.Second
+
+// tell reports whether the store took note. What it could not write after all
+// is told again later.
 func (s *sessionState) tell(seqs []uint64) bool {
-	return s.broker.commit(NoWait, &Batch{Ops: s.dequeues(seqs)}, nil) == nil
+	err := s.broker.commit(NoWait, &Batch{Ops: s.dequeues(seqs)}, func(err error) {
+		if err == nil {
+			return
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.dead {
+			s.untold, s.untoldAt = append(s.untold, seqs...), time.Now()
+		}
+	})
+	return err == nil
 }
 
 func (s *sessionState) dequeues(seqs []uint64) []Op {

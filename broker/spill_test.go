@@ -121,7 +121,7 @@ func TestRefusedSubscriptionTakesItsRetainedValuesBack(t *testing.T) {
 		store.err = errDisk
 		var got []Reason
 		sub.Subscribe([]Subscription{{Filter: "r", QoS: 1}, {Filter: "r", QoS: 2}}, func(r []Reason, _ []QoS) { got = r })
-		require.Equal(t, []Reason{Unspecified, Unspecified}, got)
+		require.Equal(t, []Reason{ServerUnavailable, ServerUnavailable}, got)
 		store.err = nil
 		require.Empty(t, sub.payloads())
 		require.Zero(t, b.router.count())

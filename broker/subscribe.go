@@ -86,7 +86,11 @@ func (w *subscribing) add(sub *Subscription) Reason {
 	} else if !existed {
 		w.added = append(w.added, kept)
 	}
-	w.ops = append(w.ops, Op{Kind: OpSubscribe, ClientID: st.id, Subscription: &kept.Subscription})
+	// Devices subscribe anew with each connection. What is stored as it is need
+	// not be stored again; another Subscribe on its way may still be undone.
+	if !existed || before.Subscription != *sub || st.holds > 1 {
+		w.ops = append(w.ops, Op{Kind: OpSubscribe, ClientID: st.id, Subscription: &kept.Subscription})
+	}
 	if sub.RetainHandling == 0 || sub.RetainHandling == 1 && !existed {
 		w.retained(kept)
 	}

@@ -24,6 +24,7 @@ type screen struct {
 	start    time.Time
 	down     chan bool
 	isDown   bool
+	drawn    time.Time
 }
 
 func newScreen(out io.Writer) *screen {
@@ -73,12 +74,15 @@ func (s *screen) draw(r rows) {
 		fmt.Fprintf(s.out, "\x1b[%dA\x1b[J", s.lines)
 	}
 	fmt.Fprint(s.out, text)
+	s.drawn = time.Now()
 	s.lines = strings.Count(text, "\n")
 }
 
 // end draws the table for the last time and leaves it on the terminal.
 func (s *screen) end(r rows) {
-	s.draw(r)
+	if s.terminal || time.Since(s.drawn) > time.Second {
+		s.draw(r)
+	}
 	s.lines = 0
 }
 

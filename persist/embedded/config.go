@@ -19,7 +19,8 @@ type Config struct {
 	// Linger delays each commit so that more batches share an fsync, which spares flash. Default 0: batches that arrive during one
 	// fsync share the next.
 	Linger time.Duration
-	// SegmentBytes is the unit in which space is given back. Default 16 MiB.
+	// SegmentBytes is the unit in which space is given back. Default 16 MiB. On a file system of less than 64 of them it is made smaller,
+	// and Reserve with it.
 	SegmentBytes int64
 	// MaxPending bounds the bytes of batches that wait for the disk; Commit blocks or returns broker.ErrBusy above it. Default 8 MiB.
 	MaxPending int

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"gantry/persist/seglog"
@@ -20,6 +21,7 @@ const (
 // reserve is the file that holds disk for the cleaner and for deletions.
 type reserve struct {
 	fs    seglog.FS
+	dir   string
 	path  string
 	size  int64
 	held  bool
@@ -28,11 +30,7 @@ type reserve struct {
 }
 
 func newReserve(cfg *Config) reserve {
-	r := reserve{fs: cfg.FS, path: filepath.Join(cfg.Dir, "reserve"), size: cfg.Reserve}
-	if r.fs == nil {
-		r.fs = seglog.OS()
-	}
-	return r
+	return reserve{fs: cfg.fs(), dir: cfg.Dir, path: filepath.Join(cfg.Dir, "reserve"), size: cfg.Reserve}
 }
 
 // take writes the file, unless it is there already, and removes what it wrote when there is no room.
@@ -49,8 +47,16 @@ func (r *reserve) take() (err error) {
 		}
 	}()
 	have, err := f.Size()
-	if err != nil || have == r.size {
+	switch {
+	case err != nil || have == r.size:
 		return err
+	case have > r.size: // from a larger one
+		if err := f.Truncate(r.size); err != nil {
+			return err
+		}
+		return f.Sync()
+	case !r.room():
+		return syscall.ENOSPC
 	}
 	block := make([]byte, min(reserveBlock, r.size))
 	for i := range block { // not zeros: a file system may keep those for nothing

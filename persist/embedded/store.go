@@ -55,6 +55,10 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Store, erro
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	if err := cfg.fs().MkdirAll(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	cfg.fitDisk()
 	s := &Store{
 		cfg: cfg, log: log, metrics: newMetrics(), state: newState(),
 		space: make(chan struct{}), closing: make(chan struct{}), cleanKick: make(chan struct{}, 1), cleaned: make(chan struct{}),

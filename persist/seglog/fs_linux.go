@@ -14,3 +14,12 @@ func dataSync(f *os.File) error {
 		}
 	}
 }
+
+// Space returns the size of the file system that holds dir, and what of it is free for this process, in bytes.
+func (osFS) Space(dir string) (size, free int64, err error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, 0, os.NewSyscallError("statfs", err)
+	}
+	return int64(st.Blocks) * st.Bsize, int64(st.Bavail) * st.Bsize, nil
+}
