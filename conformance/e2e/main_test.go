@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"gantry/conformance/servers"
 )
 
 const (
@@ -52,6 +54,9 @@ func leaks() (err error) {
 
 // build makes the program for as long as run runs.
 func build(run func() int) (code int, err error) {
+	if err := servers.DependOnProduct(); err != nil {
+		return 0, err
+	}
 	dir, err := os.MkdirTemp("", "gantry-e2e-")
 	if err != nil {
 		return 0, err

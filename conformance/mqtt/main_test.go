@@ -6,7 +6,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -48,7 +47,7 @@ func TestMain(m *testing.M) {
 
 // gantry builds the program and returns its path.
 var gantry = sync.OnceValues(func() (path string, err error) {
-	if err := readSources(); err != nil {
+	if err := servers.DependOnProduct(); err != nil {
 		return "", err
 	}
 	if folder, err = os.MkdirTemp("", "gantry-conformance-"); err != nil {
@@ -63,18 +62,6 @@ var gantry = sync.OnceValues(func() (path string, err error) {
 	}
 	return path, nil
 })
-
-// readSources lists the folders of the program, so that the go command knows
-// that a cached result depends on them.
-func readSources() error {
-	for _, folder := range []string{"bridge", "broker", "cmd", "gateway", "persist", "protocols"} {
-		err := filepath.WalkDir(filepath.Join("..", "..", folder), func(_ string, _ fs.DirEntry, err error) error { return err })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // startGantry runs a gantry until the test ends. A race or a panic in it fails
 // the test.
