@@ -137,7 +137,7 @@ func TestAckWaitsForTheDisk(t *testing.T) {
 		r.store.fail(errors.New("disk full"))
 		p.send("32 06 0001 't' 0002" + map[wire.Version]string{wire.V311: "'x'", wire.V5: "00"}[v])
 		if v == wire.V5 {
-			p.expect("40 03 0002 80")
+			p.expect("40 03 0002 97")
 		} else {
 			p.expectClosed()
 		}
