@@ -73,7 +73,7 @@ type Config struct {
 	// below the 2 s after which a client sends again.
 	EmptyAckAfter time.Duration
 
-	// MaxBody caps a body that is put together from blocks; larger ones get
+	// MaxBody caps a body, whether it comes in blocks or not; larger ones get
 	// 4.13. Default 1 MiB.
 	MaxBody int
 	// UploadsPerPeer caps the uploads that a peer has open, UploadMemory the

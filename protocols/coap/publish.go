@@ -26,6 +26,10 @@ func (l *loop) publish(ex *exchange, req *request) {
 		return
 	}
 	payload := req.packet.payload
+	if len(payload) > l.cfg.MaxBody { // of one datagram or block: receiveBlock sees to their sum
+		l.respond(ex, l.tooLarge())
+		return
+	}
 	if req.block1.present {
 		var whole bool
 		if payload, whole = l.receiveBlock(ex, req); !whole {

@@ -117,6 +117,27 @@ func TestRefusedPublish(t *testing.T) {
 	require.Equal(t, codes.Forbidden, dial(t, s).do(req{code: codes.PUT, path: []string{"ps", "$SYS", "a"}}).Code)
 }
 
+// The cap holds for a body that needs no blocks, and for one of a single block.
+func TestBodyOfOneDatagramIsCapped(t *testing.T) {
+	cfg := testConfig()
+	cfg.MaxBody = 64
+	s, b := start(t, cfg)
+	o := subscribeTo(t, b, "#")
+	c := dial(t, s)
+	require.Equal(t, codes.Changed, c.do(put("a", string(make([]byte, 64)))).Code)
+	require.Len(t, o.next().Payload, 64)
+	block := put("a", string(make([]byte, 65)))
+	block.options = []message.Option{opt(message.Block1, 6)}
+	for _, r := range []req{put("a", string(make([]byte, 65))), block} {
+		m := c.do(r)
+		require.Equal(t, codes.RequestEntityTooLarge, m.Code)
+		size, err := m.Options.GetUint32(message.Size1)
+		require.NoError(t, err)
+		require.EqualValues(t, 64, size)
+	}
+	require.Nil(t, o.poll())
+}
+
 func TestTruncatedRequestIsToldToUseBlocks(t *testing.T) {
 	s, b := start(t, testConfig())
 	o := subscribeTo(t, b, "#")
