@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -94,8 +95,25 @@ func (f *fixture) ask(t *testing.T, method, path string, header map[string]strin
 	return res, string(body)
 }
 
+// testGuardsAgainstOtherHosts: what needs no token on this machine needs it from elsewhere.
+func testGuardsAgainstOtherHosts(t *testing.T, f *fixture) {
+	for path, open := range map[string]bool{"/healthz": true, "/readyz": true, "/metrics": true, "/api/v1/status": false} {
+		for peer, local := range map[string]bool{"127.0.0.1:5": true, "[::ffff:127.0.0.1]:5": true, "192.0.2.1:5": false, "[2001:db8::1]:5": false} {
+			for _, token := range []string{"", "Bearer " + f.token} {
+				req := httptest.NewRequest(http.MethodGet, "http://127.0.0.1"+path, http.NoBody)
+				req.RemoteAddr = peer
+				req.Header.Set("Authorization", token)
+				res := httptest.NewRecorder()
+				f.server.http.Handler.ServeHTTP(res, req)
+				require.Equal(t, token == "" && (!open || !local), res.Code == http.StatusUnauthorized, "%s from %s: %d", path, peer, res.Code)
+			}
+		}
+	}
+}
+
 func TestGuards(t *testing.T) {
 	f := start(t, testDeps())
+	t.Run("from another host", func(t *testing.T) { testGuardsAgainstOtherHosts(t, f) })
 	for name, c := range map[string]struct {
 		method, path string
 		header       map[string]string
