@@ -138,6 +138,8 @@ func TestQueueThatCannotBeWrittenIsShown(t *testing.T) {
 		g.watch.look(time.Now().Add(after))
 		for _, a := range g.alarms.List() {
 			if a.Name == "bridge_queue_failing:cloud" {
+				require.NotContains(t, a.Detail, "<nil>")
+				require.Contains(t, a.Detail, "newest: ")
 				return true
 			}
 		}

@@ -75,7 +75,11 @@ func (w *watch) bridge(p *bridgePart, now time.Time) {
 		fmt.Sprintf("%d of %d bytes are used; at the cap: %s", q.DiskBytes, q.MaxBytes, p.cfg.Queue.WhenFull))
 	failing := w.grew("queue_errors:"+name, q.Failed, now, storeShown)
 	p.failing.Store(failing)
-	w.set("bridge_queue_failing:"+name, failing, fmt.Sprintf("%d messages could not be written since the start; their publishers were told. Last outcome: %v", q.Failed, p.queue.Writable()))
+	last := "the newest write succeeded"
+	if err := p.queue.Writable(); err != nil {
+		last = "newest: " + err.Error()
+	}
+	w.set("bridge_queue_failing:"+name, failing, fmt.Sprintf("%d messages could not be written since the start; their publishers were told; %s", q.Failed, last))
 	var dropped uint64
 	for _, n := range q.Dropped {
 		dropped += n
