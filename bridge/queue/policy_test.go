@@ -198,7 +198,7 @@ func TestBlock(t *testing.T) {
 	var s queue.Stats
 	eventually(t, func() bool {
 		s = q.Stats()
-		return s.WaitingBytes > 100<<10-perWaiter && count() == s.Records && q.Stats().Waiting == s.Waiting
+		return s.WaitingBytes > 100<<10-perWaiter && s.DiskBytes > 256<<10-1024 && count() == s.Records && q.Stats().Waiting == s.Waiting
 	}, "disk and memory are full, and what is on disk is acknowledged")
 	require.LessOrEqual(t, s.WaitingBytes, 100<<10)
 	require.ErrorIs(t, q.Append(nil, record(9, 2000), nil), queue.ErrBusy) //nolint:staticcheck // nil is the contract
