@@ -18,6 +18,7 @@ type Snapshot struct {
 	Frontier    uint64 // as saved; behind the owner's by up to 100 ms
 	Records     uint64 // not confirmed
 	DeadLetters uint64
+	Bytes       int64 // of the records that are not confirmed, as stored; what Stats.Bytes says of an open queue
 	DiskBytes   int64 // of the segments, dead letters aside
 	DeadBytes   int64
 	log         *seglog.Snapshot
@@ -41,6 +42,9 @@ func InspectFS(fsys seglog.FS, dir string) (*Snapshot, error) {
 		return nil, fmt.Errorf("inspect queue %s: %w", dir, err)
 	}
 	s := &Snapshot{Dir: dir, Frontier: log.Cursor, Records: log.Records(log.Cursor), DiskBytes: sizeOf(log), log: log}
+	if s.Bytes, err = waiting(log); err != nil {
+		return nil, fmt.Errorf("inspect queue %s: %w", dir, err)
+	}
 	s.dead, err = seglog.InspectFS(fsys, filepath.Join(dir, deadName))
 	if errors.Is(err, fs.ErrNotExist) {
 		s.dead, err = nil, nil
@@ -52,6 +56,20 @@ func InspectFS(fsys seglog.FS, dir string) (*Snapshot, error) {
 		s.DeadLetters, s.DeadBytes = s.dead.Records(0), sizeOf(s.dead)
 	}
 	return s, nil
+}
+
+// waiting returns the bytes from the first record that is not confirmed to the end.
+func waiting(s *seglog.Snapshot) (int64, error) {
+	r := s.Reader(s.Cursor)
+	defer r.Close()
+	_, pos, _, err := r.Next()
+	if errors.Is(err, io.EOF) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return bytesFrom(s.Segments, pos), nil
 }
 
 func sizeOf(s *seglog.Snapshot) (n int64) {

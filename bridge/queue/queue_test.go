@@ -189,6 +189,8 @@ func TestInspectWhileInUse(t *testing.T) {
 	snap, err := queue.Inspect(q.Dir())
 	require.NoError(t, err)
 	require.Equal(t, uint64(60), snap.Records)
+	require.Positive(t, snap.Bytes)
+	require.Equal(t, q.Stats().Bytes, snap.Bytes, "a running gateway and one that is off say the same")
 	i := uint64(40)
 	for rec, err := range snap.All() {
 		require.NoError(t, err)

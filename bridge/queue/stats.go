@@ -134,12 +134,18 @@ func (q *Queue) measure(s *Stats, frontier uint64) {
 		return
 	}
 	s.Oldest = at
-	for _, seg := range q.log.Segments() {
+	s.Bytes = bytesFrom(q.log.Segments(), pos)
+}
+
+// bytesFrom returns the bytes of the records from pos to the end.
+func bytesFrom(segments []seglog.SegmentInfo, pos seglog.Pos) (n int64) {
+	for _, seg := range segments {
 		switch {
 		case seg.Base == pos.Segment:
-			s.Bytes += seg.Bytes - pos.Offset
+			n += seg.Bytes - pos.Offset
 		case seg.Base > pos.Segment:
-			s.Bytes += seg.Bytes - seglog.HeaderSize
+			n += seg.Bytes - seglog.HeaderSize
 		}
 	}
+	return n
 }

@@ -111,7 +111,7 @@ func inspect(dir string) (queueInfo, error) {
 	if err != nil {
 		return queueInfo{}, err
 	}
-	q := queueInfo{Name: filepath.Base(dir), Records: s.Records, Bytes: s.DiskBytes, DeadLetters: s.DeadLetters}
+	q := queueInfo{Name: filepath.Base(dir), Records: s.Records, Bytes: s.Bytes, DeadLetters: s.DeadLetters}
 	for oldest, err := range s.All() {
 		if err != nil {
 			return q, err
