@@ -102,7 +102,7 @@ func (g *Gateway) openBroker() (err error) {
 	s := &g.cfg.Broker.Session
 	cfg := broker.Config{
 		Node:         g.node,
-		Authenticate: auth.Anonymous(g.cfg.Auth.Anonymous),
+		Authenticate: auth.Verified{Else: auth.Anonymous(g.cfg.Auth.Anonymous)},
 		Session: broker.SessionConfig{
 			MaxExpiry: time.Duration(s.MaxExpiry), QueueBytes: int64(s.QueueBytes), WhenFull: broker.FullPolicy(s.WhenFull),
 			Inflight: s.Inflight, MemoryBytes: int(s.MemoryBytes),
