@@ -33,6 +33,7 @@ type Gateway struct {
 	bridges   []*bridgePart
 	broker    *broker.Broker
 	listeners []listener
+	certs     []certificate
 	alarms    *admin.Alarms
 	watch     *watch
 	admin     *admin.Server
@@ -180,6 +181,9 @@ func (g *Gateway) Close() error {
 	var errs []error
 	for _, l := range g.listeners {
 		errs = append(errs, l.server.Close())
+	}
+	for _, c := range g.certs {
+		c.source.Close()
 	}
 	if g.admin != nil {
 		errs = append(errs, g.admin.Close())
