@@ -123,7 +123,8 @@ type Conn struct {
 	*tls.Conn
 	raw   net.Conn
 	l     *Listener
-	shook bool // the handshake has ended, well or not; owned by the reader
+	shook bool  // the handshake has ended, well or not; owned by the reader
+	err   error // of the handshake
 }
 
 // Read reads; the first time after the handshake. One goroutine at a time may
@@ -134,9 +135,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 		if err := c.Handshake(); err != nil {
 			c.l.metrics.failed.Inc()
 			c.l.log.Debug("TLS handshake did not succeed", "remote", c.RemoteAddr().String(), "err", err)
-			return 0, err
+			// Not a deadline to the caller, who would try again after one.
+			c.err = fmt.Errorf("TLS handshake: %v", err)
+			return 0, c.err
 		}
 		c.l.metrics.ok.Inc()
+	}
+	if c.err != nil {
+		return 0, c.err
 	}
 	return c.Conn.Read(p)
 }

@@ -3,6 +3,7 @@ package ws
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -110,9 +111,13 @@ func (c *Conn) answerPing() {
 	payload := c.dec.ping
 	c.dec.pinged, c.dec.ping = false, nil
 	if err := c.writeControl(opPong, payload, controlTimeout); err != nil && !errors.Is(err, errClosing) {
-		c.err = err
+		c.err = final("answer ping", err)
 	}
 }
+
+// final is an error after which nothing can be read any more. It hides that err
+// was perhaps a deadline, which to the caller of Read means: try again.
+func final(doing string, err error) error { return fmt.Errorf("%s: %v", doing, err) }
 
 // end tells the client the verdict.
 func (c *Conn) end() {
@@ -213,15 +218,11 @@ func (c *Conn) writeClose(code uint16, timeout time.Duration) error {
 	return c.writeControl(opClose, binary.BigEndian.AppendUint16(nil, code), timeout)
 }
 
+// writeControl writes a control frame in its own time, whatever deadline the
+// last message had.
 func (c *Conn) writeControl(op byte, payload []byte, timeout time.Duration) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	return c.writeControlLocked(op, payload, timeout)
-}
-
-// writeControlLocked writes a control frame in its own time, whatever deadline
-// the last message had. Caller holds wmu.
-func (c *Conn) writeControlLocked(op byte, payload []byte, timeout time.Duration) error {
 	if c.closed {
 		return errClosing
 	}
@@ -286,12 +287,12 @@ func (c *Conn) CloseWrite() error {
 	return c.writeClose(codeNormal, controlTimeout)
 }
 
-// Close closes the connection, with a Close frame if that does not mean to
-// wait. It is safe to call more than once.
+// Close closes the connection, with a Close frame before if the client takes
+// that at once; a write that is going on is cut short. It is safe to call more
+// than once.
 func (c *Conn) Close() error {
-	if c.upgraded.Load() && c.wmu.TryLock() {
-		_ = c.writeControlLocked(opClose, binary.BigEndian.AppendUint16(nil, codeNormal), partTimeout)
-		c.wmu.Unlock()
+	if c.upgraded.Load() && c.limitWrite(time.Now().Add(partTimeout)) == nil {
+		_ = c.writeClose(codeNormal, partTimeout)
 	}
 	return c.nc.Close()
 }

@@ -76,8 +76,8 @@ func (c *Conn) answer(head, rest []byte) error {
 	sum := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + acceptGUID))
 	if _, err := fmt.Fprintf(c.nc, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: %s\r\n\r\n", base64.StdEncoding.EncodeToString(sum[:]), protocol); err != nil {
-		c.err = err
-		return err
+		c.err = final("answer WebSocket request", err)
+		return c.err
 	}
 	c.rest, c.request = bytes.Clone(rest), nil
 	c.l.metrics.upgrade("accepted")
