@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gantry/conformance/pki"
+	"gantry/conformance/servers"
 	"gantry/gateway/config"
 )
 
@@ -41,20 +41,6 @@ func serverTLS(f pki.Files) *config.ServerTLS {
 	return &config.ServerTLS{Cert: f.Cert, Key: f.Key, ClientAuth: config.ClientAuthNone, Identity: config.IdentityNone}
 }
 
-// program finds a program, or skips the test where it is not installed.
-func program(t *testing.T, name string) string {
-	t.Helper()
-	path, err := exec.LookPath(name)
-	if err == nil {
-		return path
-	}
-	if os.Getenv("GANTRY_REQUIRE_REAL") == "1" {
-		t.Fatalf("%s is required: %v", name, err)
-	}
-	t.Skipf("%s is not installed", name)
-	return ""
-}
-
 func run(t *testing.T, name string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -66,7 +52,7 @@ func run(t *testing.T, name string, args ...string) (string, error) {
 
 // Devices with certificates of the plant's authority connect with mosquitto's clients; nobody else does.
 func TestMosquittoOverTLSWithCertificates(t *testing.T) {
-	pub, sub := program(t, "mosquitto_pub"), program(t, "mosquitto_sub")
+	pub, sub := servers.Tool(t, "mosquitto_pub"), servers.Tool(t, "mosquitto_sub")
 	a, foreign := pki.New(t), pki.New(t)
 	c, _ := withListener(t, func(l *config.MQTT) {
 		l.TLS = serverTLS(a.Issue("server", nil))
@@ -231,16 +217,13 @@ func TestPahoOverSecureWebSocket(t *testing.T) {
 	}
 }
 
-// MQTT.js is what pages use. It is looked for where node looks: NODE_PATH names the folder that npm has put it in.
+// MQTT.js is what pages use.
 func TestMQTTJS(t *testing.T) {
-	node := program(t, "node")
+	node, path := servers.Node(t, servers.MQTTJS)
+	t.Setenv("NODE_PATH", path)
 	a := pki.New(t)
 	for name, url := range map[string]string{"ws": webSocketURL(t, nil), "wss": webSocketURL(t, serverTLS(a.Issue("server", nil)))} {
 		out, err := run(t, node, "testdata/mqttjs.js", url, a.CA)
-		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.ExitCode() == 77 && os.Getenv("GANTRY_REQUIRE_REAL") != "1" {
-			t.Skipf("MQTT.js is not installed: %s", out)
-		}
 		require.NoError(t, err, "%s: %s", name, out)
 		require.Equal(t, "ok\n", out)
 	}

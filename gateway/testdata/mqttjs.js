@@ -1,13 +1,7 @@
 // Connects with MQTT.js, subscribes, publishes at each QoS and waits for all of it. Arguments: URL, file of the authority or "".
 'use strict'
-let mqtt
-try {
-  mqtt = require('mqtt')
-} catch (err) {
-  console.error(String(err.message).split('\n')[0])
-  process.exit(77)
-}
 const fs = require('fs')
+const mqtt = require('mqtt')
 const [url, ca] = process.argv.slice(2)
 const sizes = [0, 1, 200, 70000]
 const rounds = [4, 5]
