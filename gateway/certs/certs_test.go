@@ -251,7 +251,7 @@ func TestOpenErrors(t *testing.T) {
 		require.ErrorContains(t, Check(cfg), want)
 	}
 	old := a.Issue("old", pki.Expired)
-	require.ErrorContains(t, Check(Config{Cert: old.Cert, Key: old.Key}), "has expired on")
+	require.NoError(t, Check(Config{Cert: old.Cert, Key: old.Key}))
 	s, err := Open(Config{Cert: old.Cert, Key: old.Key}, nil, nil)
 	require.NoError(t, err, "a gateway whose clock is wrong after a power cut must start")
 	require.True(t, s.NotAfter().Before(time.Now()))

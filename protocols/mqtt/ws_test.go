@@ -517,7 +517,7 @@ func pahoRoundTrip(t *testing.T, o *paho3.ClientOptions) {
 	wait(c.Subscribe("r/#", 2, func(_ paho3.Client, m paho3.Message) { got <- m }))
 	for _, size := range []int{0, 1, 125, 126, 4096, 65_535, 65_536, 300_000} {
 		for qos := range byte(3) {
-			payload := bytes.Repeat([]byte{byte(size), byte(qos)}, size)
+			payload := bytes.Repeat([]byte{byte(size), qos}, size)
 			wait(c.Publish(fmt.Sprintf("r/%d", qos), qos, false, payload))
 			m := receive(t, got)
 			require.Equal(t, qos, m.Qos())

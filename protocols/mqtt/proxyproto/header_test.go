@@ -2,6 +2,7 @@ package proxyproto
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -100,7 +101,7 @@ func FuzzParse(f *testing.F) {
 				require.Equal(t, fmt.Sprint(h, n), fmt.Sprint(h1, n1))
 			case err == nil && i < n:
 				require.ErrorIs(t, err1, errShort)
-			case !isShort(err1):
+			case !errors.Is(err1, errShort):
 				require.Error(t, err)
 			}
 		}
@@ -112,5 +113,3 @@ func FuzzParse(f *testing.F) {
 		require.False(t, h.own && h.source.IsValid())
 	})
 }
-
-func isShort(err error) bool { return err == errShort }

@@ -136,7 +136,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 			c.l.metrics.failed.Inc()
 			c.l.log.Debug("TLS handshake did not succeed", "remote", c.RemoteAddr().String(), "err", err)
 			// Not a deadline to the caller, who would try again after one.
-			c.err = fmt.Errorf("TLS handshake: %v", err)
+			c.err = errors.New("TLS handshake: " + err.Error())
 			return 0, c.err
 		}
 		c.l.metrics.ok.Inc()

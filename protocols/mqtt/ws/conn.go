@@ -3,7 +3,6 @@ package ws
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -117,7 +116,7 @@ func (c *Conn) answerPing() {
 
 // final is an error after which nothing can be read any more. It hides that err
 // was perhaps a deadline, which to the caller of Read means: try again.
-func final(doing string, err error) error { return fmt.Errorf("%s: %v", doing, err) }
+func final(doing string, err error) error { return errors.New(doing + ": " + err.Error()) }
 
 // end tells the client the verdict.
 func (c *Conn) end() {

@@ -166,9 +166,9 @@ func FuzzDecode(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, in []byte, seed uint64) {
-		whole, wholeErr, d1 := decodeAll(in, func() int { return len(in) })
+		whole, d1, wholeErr := decodeAll(in, func() int { return len(in) })
 		r := rand.New(rand.NewPCG(seed, 1))
-		cut, cutErr, d2 := decodeAll(in, func() int { return 1 + r.IntN(20) })
+		cut, d2, cutErr := decodeAll(in, func() int { return 1 + r.IntN(20) })
 		require.Equal(t, wholeErr, cutErr)
 		require.True(t, bytes.Equal(whole, cut))
 		require.Equal(t, d1, d2)
@@ -176,7 +176,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func decodeAll(in []byte, step func() int) (out []byte, err error, d decoder) {
+func decodeAll(in []byte, step func() int) (out []byte, d decoder, err error) {
 	d.maxMessage = 1000
 	for i := 0; i < len(in) && err == nil && !d.closed; {
 		end := min(i+step(), len(in))
@@ -186,5 +186,5 @@ func decodeAll(in []byte, step func() int) (out []byte, err error, d decoder) {
 		out = append(out, b[:n]...)
 		i = end
 	}
-	return out, err, d
+	return out, d, err
 }
