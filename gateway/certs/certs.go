@@ -50,6 +50,7 @@ type Source struct {
 	log     *slog.Logger
 	metrics *metrics
 	now     func() time.Time
+	server  *tls.Config
 	current atomic.Pointer[tls.Config]
 
 	mu      sync.Mutex // covers everything below; held while files are read
@@ -63,6 +64,7 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Source, err
 		log = slog.New(slog.DiscardHandler)
 	}
 	s := &Source{cfg: cfg, log: log.With("listener", cfg.Name), now: time.Now}
+	s.server = &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: cfg.NextProtos, GetConfigForClient: s.forClient}
 	s.checked, s.seen = s.now(), s.stamps()
 	c, err := load(&cfg)
 	if err != nil {
@@ -82,17 +84,15 @@ func Check(cfg Config) error {
 	return err
 }
 
-// TLS returns the configuration of a server, TLS 1.2 or newer. It follows the
-// files for as long as it is used.
-func (s *Source) TLS() *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS12,
-		NextProtos: s.cfg.NextProtos,
-		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
-			s.refresh()
-			return s.current.Load(), nil
-		},
-	}
+// TLS returns the configuration of a server, TLS 1.2 or newer, always the same
+// one. It follows the files for as long as it is used, and has the keys of
+// session tickets, so that a client can resume its session after a change.
+func (s *Source) TLS() *tls.Config { return s.server }
+
+// forClient is the configuration that a handshake goes on with.
+func (s *Source) forClient(*tls.ClientHelloInfo) (*tls.Config, error) {
+	s.refresh()
+	return s.current.Load(), nil
 }
 
 // NotAfter is when the certificate in use expires.

@@ -256,3 +256,24 @@ func TestOpenErrors(t *testing.T) {
 	require.NoError(t, err, "a gateway whose clock is wrong after a power cut must start")
 	require.True(t, s.NotAfter().Before(time.Now()))
 }
+
+// A resumed session is not verified again, so one with a client certificate is never resumed.
+func TestResumption(t *testing.T) {
+	a := pki.New(t)
+	f := a.Issue("server", nil)
+	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	require.NoError(t, err)
+	for auth, want := range map[tls.ClientAuthType]bool{tls.NoClientCert: true, tls.VerifyClientCertIfGiven: false, tls.RequireAndVerifyClientCert: false} {
+		var resumed bool
+		s, _, _ := open(t, Config{
+			Name: "tls", Cert: f.Cert, Key: f.Key, ClientCA: a.CA, ClientAuth: auth,
+			VerifyConnection: func(s tls.ConnectionState) error { resumed = s.DidResume; return nil },
+		})
+		client := &tls.Config{RootCAs: a.Pool, ServerName: "localhost", Certificates: []tls.Certificate{pair}, ClientSessionCache: tls.NewLRUClientSessionCache(1)}
+		for range 2 {
+			_, err := handshake(t, s, client)
+			require.NoError(t, err)
+		}
+		require.Equal(t, want, resumed, "%s", auth)
+	}
+}
