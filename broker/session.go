@@ -24,6 +24,13 @@ type ConnectRequest struct {
 	Version     string // of the protocol, for listings
 	Listener    string
 	RemoteAddr  netip.AddrPort
+	// Local says that the client is on this machine although it has no
+	// RemoteAddr: it came over a Unix socket.
+	Local bool
+	// Verified says that the transport has proved who the client is, such as by
+	// a certificate, and that Credentials.Username is that identity and not
+	// what the client called itself.
+	Verified bool
 
 	CleanStart bool          // an earlier session of this client id is ended, not resumed
 	Expiry     time.Duration // how long the session outlives its connection; 0 = ends with it

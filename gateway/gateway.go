@@ -33,6 +33,7 @@ type Gateway struct {
 	bridges   []*bridgePart
 	broker    *broker.Broker
 	listeners []listener
+	certs     []certificate
 	alarms    *admin.Alarms
 	watch     *watch
 	admin     *admin.Server
@@ -102,7 +103,7 @@ func (g *Gateway) openBroker() (err error) {
 	s := &g.cfg.Broker.Session
 	cfg := broker.Config{
 		Node:         g.node,
-		Authenticate: auth.Anonymous(g.cfg.Auth.Anonymous),
+		Authenticate: auth.Verified{Else: auth.Anonymous(g.cfg.Auth.Anonymous)},
 		Session: broker.SessionConfig{
 			MaxExpiry: time.Duration(s.MaxExpiry), QueueBytes: int64(s.QueueBytes), WhenFull: broker.FullPolicy(s.WhenFull),
 			Inflight: s.Inflight, MemoryBytes: int(s.MemoryBytes),
@@ -180,6 +181,9 @@ func (g *Gateway) Close() error {
 	var errs []error
 	for _, l := range g.listeners {
 		errs = append(errs, l.server.Close())
+	}
+	for _, c := range g.certs {
+		c.source.Close()
 	}
 	if g.admin != nil {
 		errs = append(errs, g.admin.Close())

@@ -51,6 +51,7 @@ var homes = map[string][]string{
 	"github.com/alecthomas/kong":    {"cmd"},
 	"go.yaml.in/yaml":               {"gateway/config"},
 	"github.com/eclipse/paho":       {"cmd/gantry", "bridge/mqtt"},
+	"github.com/gorilla/websocket":  nil,
 	"github.com/twmb/franz-go":      nil,
 	"github.com/stretchr/testify":   nil,
 	"pgregory.net/rapid":            nil,

@@ -7,7 +7,6 @@ import (
 
 	"gantry/protocols/coap"
 	"gantry/protocols/httppush"
-	"gantry/protocols/mqtt"
 )
 
 // server is the life that all protocol servers share.
@@ -26,10 +25,7 @@ type listener struct {
 func (g *Gateway) openListeners() error {
 	for i := range g.cfg.Listeners.MQTT {
 		c := &g.cfg.Listeners.MQTT[i]
-		s, err := mqtt.New(mqtt.Config{
-			Name: c.Name, Bind: string(c.Bind), MaxPacketSize: int(g.cfg.Broker.MaxPacketSize), MaxConnections: c.MaxConnections,
-			ReceiveMaximum: uint16(c.ReceiveMaximum), ConnectTimeout: time.Duration(c.ConnectTimeout), WriteTimeout: time.Duration(c.WriteTimeout),
-		}, g.broker, g.log, g.reg)
+		s, err := g.openMQTT(c)
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ const (
 	// error: when nobody publishes any more, nothing can show that it works again.
 	storeShown = 10 * time.Second
 	fillAlarm  = 0.8                    // part of a queue's cap
+	certAlarm  = 14 * 24 * time.Hour    // before a certificate expires
 	slowSync   = 250 * time.Millisecond // an fsync above it delays every acknowledgement
 )
 
@@ -51,6 +52,10 @@ func (w *watch) look(now time.Time) {
 	g := w.gateway
 	for _, p := range g.bridges {
 		w.bridge(p, now)
+	}
+	for _, c := range g.certs {
+		expires := c.source.NotAfter()
+		w.set("certificate_expires:"+c.listener, now.Add(certAlarm).After(expires), "the certificate of the listener expires on "+expires.UTC().Format(time.DateTime)+"; a replaced file is taken into use at once")
 	}
 	st := g.store.Stats()
 	// A file that was set aside is one that nothing could be read from: how much it held cannot be known.

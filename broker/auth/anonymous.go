@@ -11,7 +11,8 @@ import (
 // Anonymous is the policy for clients that nobody has authenticated.
 type Anonymous string
 
-// The policies. Loopback is the default: closed to everybody else.
+// The policies. Loopback is the default: closed to everybody who is not on this
+// machine.
 const (
 	Never    Anonymous = "never"
 	Loopback Anonymous = "loopback"
@@ -32,7 +33,7 @@ func (a Anonymous) Authenticate(_ context.Context, r *broker.ConnectRequest) err
 	case Always:
 		return nil
 	case Loopback:
-		if r.RemoteAddr.Addr().Unmap().IsLoopback() {
+		if r.Local || r.RemoteAddr.Addr().Unmap().IsLoopback() {
 			return nil
 		}
 		return &broker.Error{Reason: broker.NotAuthorized, Err: errLoopback}

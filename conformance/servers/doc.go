@@ -10,8 +10,8 @@
 //
 // A program that is not installed skips the test with the command that installs
 // it; with GANTRY_REQUIRE_REAL=1 in the environment it fails the test instead,
-// which is how continuous integration runs. Kafka's jars and Python clients are
-// fetched once, with Maven and pip, and kept under the user's cache folder in
+// which is how continuous integration runs. Kafka's jars, Python clients and
+// MQTT.js are fetched once, with Maven, pip and npm, and kept under the user's cache folder in
 // gantry-test.
 //
 // The servers need a Unix system; the Kafka stand-in runs anywhere.

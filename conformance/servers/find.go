@@ -29,6 +29,8 @@ var debianPackage = map[string]string{
 	"mosquitto_rr":        "mosquitto-clients",
 	"mosquitto_sub":       "mosquitto-clients",
 	"mvn":                 "maven",
+	"node":                "nodejs",
+	"npm":                 "npm",
 	"python3":             "python3-venv",
 	"redis-cli":           "redis-tools",
 	"redis-server":        "redis-server",

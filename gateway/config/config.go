@@ -34,13 +34,22 @@ type Listeners struct {
 
 // MQTT is one listener for MQTT 3.1, 3.1.1 and 5.0.
 type MQTT struct {
-	Name           string        `yaml:"name"`
-	Bind           Addr          `yaml:"bind"`
-	Transport      MQTTTransport `yaml:"transport"`
-	MaxConnections int           `yaml:"max_connections"` // more are closed at once
-	ReceiveMaximum int           `yaml:"receive_maximum"` // most QoS 1 and 2 messages of one client that wait for their acknowledgement, 1 to 65535
-	ConnectTimeout Duration      `yaml:"connect_timeout"` // from accept to CONNECT
-	WriteTimeout   Duration      `yaml:"write_timeout"`   // a peer that takes nothing for so long is dropped
+	Name           string         `yaml:"name"`
+	Bind           Addr           `yaml:"bind"`
+	Transport      MQTTTransport  `yaml:"transport"`
+	Path           string         `yaml:"path"`            // of WebSockets; empty = /mqtt, see [MQTT.WebSocketPath]
+	Origins        []string       `yaml:"origins"`         // origins whose pages may open a WebSocket, beside the listener's own address
+	TLS            *ServerTLS     `yaml:"tls"`             // nil = no TLS
+	ProxyProtocol  *ProxyProtocol `yaml:"proxy_protocol"`  // nil = clients connect themselves
+	MaxConnections int            `yaml:"max_connections"` // more are closed at once
+	ReceiveMaximum int            `yaml:"receive_maximum"` // most QoS 1 and 2 messages of one client that wait for their acknowledgement, 1 to 65535
+	ConnectTimeout Duration       `yaml:"connect_timeout"` // from accept to CONNECT, handshakes included
+	WriteTimeout   Duration       `yaml:"write_timeout"`   // a peer that takes nothing for so long is dropped
+}
+
+// ProxyProtocol says which proxies put the address of the client before its bytes. From other addresses nobody can connect.
+type ProxyProtocol struct {
+	Trusted []Network `yaml:"trusted"`
 }
 
 // CoAP is one CoAP endpoint.
@@ -160,6 +169,14 @@ func defaultHTTP() HTTP {
 func (l *MQTT) setDefaults() { *l = defaultMQTT(); l.Name, l.Bind = "", "" }
 func (l *CoAP) setDefaults() { *l = defaultCoAP(); l.Name, l.Bind = "", "" }
 func (l *HTTP) setDefaults() { *l = defaultHTTP(); l.Name, l.Bind = "", "" }
+
+// WebSocketPath returns the path at which a WebSocket listener serves MQTT.
+func (l *MQTT) WebSocketPath() string {
+	if l.Path == "" {
+		return "/mqtt"
+	}
+	return l.Path
+}
 
 // NodeName returns the name of this gateway: node, or the host name where the file does not say.
 func (c *Config) NodeName() string {

@@ -25,8 +25,14 @@ type origin struct {
 	name string // of the variable, when it came from the environment
 }
 
-// defaulter is a list entry that does not start from the zero value.
+// defaulter is a list entry, or an optional part, that does not start from the zero value.
 type defaulter interface{ setDefaults() }
+
+func setDefaults(pointer reflect.Value) {
+	if e, ok := reflect.TypeAssert[defaulter](pointer); ok {
+		e.setDefaults()
+	}
+}
 
 func (d *decoder) add(n *yaml.Node, path, format string, args ...any) {
 	d.problems = append(d.problems, Problem{File: d.file, Line: n.Line, Key: path, Text: fmt.Sprintf(format, args...)})
@@ -45,6 +51,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 	switch v.Kind() {
 	case reflect.Pointer:
 		v.Set(reflect.New(v.Type().Elem()))
+		setDefaults(v)
 		d.value(n, v.Elem(), path)
 	case reflect.Struct:
 		d.mapping(n, v, path)
@@ -117,9 +124,7 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
 	for i, item := range n.Content {
 		entry := v.Index(i)
-		if e, ok := reflect.TypeAssert[defaulter](entry.Addr()); ok {
-			e.setDefaults()
-		}
+		setDefaults(entry.Addr())
 		d.value(item, entry, fmt.Sprintf("%s[%d]", path, i))
 	}
 }
@@ -181,6 +186,8 @@ func kindName(v reflect.Value) string {
 		return "a duration such as 10s"
 	case Addr:
 		return "an address such as :1883"
+	case Network:
+		return "a network such as 10.0.0.0/8"
 	}
 	switch v.Kind() {
 	case reflect.Bool:

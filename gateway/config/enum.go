@@ -59,8 +59,30 @@ const (
 // MQTTTransport is what MQTT runs over.
 type MQTTTransport string
 
-// MQTTOverTCP is the transport that this version has.
-const MQTTOverTCP MQTTTransport = "tcp"
+// The values of [MQTTTransport]. TCP stands for Unix sockets too.
+const (
+	MQTTOverTCP       MQTTTransport = "tcp"
+	MQTTOverWebSocket MQTTTransport = "websocket"
+)
+
+// ClientAuth says whether a client must have a certificate.
+type ClientAuth string
+
+// The values of [ClientAuth].
+const (
+	ClientAuthNone    ClientAuth = "none"
+	ClientAuthRequest ClientAuth = "request" // it may have none; one that it has must be good
+	ClientAuthRequire ClientAuth = "require"
+)
+
+// Identity says what of a client's certificate is its user name.
+type Identity string
+
+// The values of [Identity].
+const (
+	IdentityNone Identity = "none"
+	IdentityCN   Identity = "cn" // the common name; such a client needs no other credentials
+)
 
 // CoAPTransport is what CoAP runs over.
 type CoAPTransport string
@@ -134,7 +156,9 @@ var choices = map[reflect.Type]choice{
 	reflect.TypeFor[Durability]():      {values: texts(DurabilitySync, DurabilityInterval, DurabilityMemory)},
 	reflect.TypeFor[SessionWhenFull](): {values: texts(SessionRefuse, SessionDropOldest)},
 	reflect.TypeFor[QueueWhenFull]():   {values: texts(QueueDropOldest, QueueRefuse, QueueBlock)},
-	reflect.TypeFor[MQTTTransport]():   {values: texts(MQTTOverTCP), planned: []string{"websocket", "quic"}},
+	reflect.TypeFor[MQTTTransport]():   {values: texts(MQTTOverTCP, MQTTOverWebSocket), planned: []string{"quic"}},
+	reflect.TypeFor[ClientAuth]():      {values: texts(ClientAuthNone, ClientAuthRequest, ClientAuthRequire)},
+	reflect.TypeFor[Identity]():        {values: texts(IdentityNone, IdentityCN)},
 	reflect.TypeFor[CoAPTransport]():   {values: texts(CoAPOverUDP), planned: []string{"tcp"}},
 	reflect.TypeFor[Echo]():            {values: texts(EchoRequired, EchoOff)},
 	reflect.TypeFor[StoreType]():       {values: texts(StoreEmbedded), planned: []string{"redis"}},

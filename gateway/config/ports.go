@@ -36,6 +36,9 @@ func (c *Config) validatePorts(add check) {
 }
 
 func (s socket) conflicts(o socket) bool {
+	if s.bind.IsUnix() || o.bind.IsUnix() {
+		return s.bind == o.bind
+	}
 	if s.network != o.network || s.bind.port() != o.bind.port() || s.bind.port() == 0 {
 		return false
 	}

@@ -2,7 +2,9 @@ package config
 
 import (
 	"encoding"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -19,6 +21,7 @@ func TestAnnotatedFileEqualsDefaults(t *testing.T) {
 	require.NoError(t, err)
 	want := Default()
 	want.Bridges = []Bridge{}
+	want.Listeners.MQTT[0].Origins = []string{}
 	want.Listeners.HTTP[0].Hosts, want.Listeners.HTTP[0].Origins = []string{}, []string{}
 	want.Admin.Hosts = []string{}
 	require.Equal(t, want, c)
@@ -29,6 +32,28 @@ func TestSamplesLoad(t *testing.T) {
 		c, err := Load(samples+name, nil)
 		require.NoError(t, err)
 		require.Len(t, c.Bridges, 1)
+	}
+}
+
+// The example of listeners has each kind, and shows defaults where it does not say otherwise.
+func TestExampleListeners(t *testing.T) {
+	c, err := Load(samples+"example-listeners.yaml", nil)
+	require.NoError(t, err)
+	all := c.Listeners.MQTT
+	require.Len(t, all, 4)
+	dir := filepath.Clean(samples)
+	require.Equal(t, &ServerTLS{
+		Cert: dir + "/server.pem", Key: dir + "/server.key", ClientCA: dir + "/devices-ca.pem", ClientAuth: ClientAuthRequire, Identity: IdentityCN,
+	}, all[0].TLS)
+	require.Equal(t, &ServerTLS{Cert: dir + "/server.pem", Key: dir + "/server.key", ClientAuth: ClientAuthNone, Identity: IdentityNone}, all[1].TLS)
+	require.Equal(t, "/mqtt", all[1].WebSocketPath())
+	require.Equal(t, []Network{{netip.MustParsePrefix("10.0.0.0/24")}}, all[2].ProxyProtocol.Trusted)
+	require.True(t, all[3].Bind.IsUnix())
+	for _, l := range all {
+		want := defaultMQTT()
+		want.Name, want.Bind, want.Transport = l.Name, l.Bind, l.Transport
+		l.TLS, l.ProxyProtocol, l.Origins = nil, nil, nil
+		require.Equal(t, want, l)
 	}
 }
 
@@ -52,7 +77,7 @@ func TestExampleBridgeShowsDefaults(t *testing.T) {
 // Every key that the loader takes stands in a sample, as an active line.
 func TestSamplesShowEveryKey(t *testing.T) {
 	shown := make(map[string]bool)
-	for _, name := range []string{"gantry.yaml", "example-kafka.yaml"} {
+	for _, name := range []string{"gantry.yaml", "example-kafka.yaml", "example-listeners.yaml"} {
 		text, err := os.ReadFile(samples + name)
 		require.NoError(t, err)
 		var doc yaml.Node

@@ -51,6 +51,13 @@ func (s Secret) Read() (string, error) {
 
 // resolve makes the paths of certificates and secrets relative to the folder of the configuration file.
 func (c *Config) resolve(dir string) {
+	for i := range c.Listeners.MQTT {
+		if t := c.Listeners.MQTT[i].TLS; t != nil {
+			for _, path := range []*string{&t.Cert, &t.Key, &t.ClientCA} {
+				*path = below(dir, *path)
+			}
+		}
+	}
 	for i := range c.Bridges {
 		b := &c.Bridges[i]
 		if b.TLS != nil {

@@ -5,7 +5,6 @@ import "regexp"
 // planned are the keys of the file format whose part this version does not have, as patterns of key paths. They are refused by name, so that
 // nobody believes that, say, a certificate is in use.
 var planned = regexp.MustCompile(`^(` +
-	`listeners\.mqtt\[\d+\]\.(tls|path)|` +
 	`listeners\.coap\[\d+\]\.(tls|psk_file)|` +
 	`listeners\.http\[\d+\]\.tls|` +
 	`auth\.chain|` +

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -122,11 +124,17 @@ func parseDuration(s string) (time.Duration, error) {
 	return v + more, nil
 }
 
-// Addr is host:port. An empty host means all addresses of the machine; port 0 lets the system choose one.
+// Addr is host:port. An empty host means all addresses of the machine; port 0 lets the system choose one. For MQTT listeners it may be unix: and the path of
+// a socket.
 type Addr string
+
+const unixPrefix = "unix:"
 
 // UnmarshalText implements [encoding.TextUnmarshaler].
 func (a *Addr) UnmarshalText(text []byte) error {
+	if path, ok := strings.CutPrefix(string(text), unixPrefix); ok {
+		return a.setUnix(path)
+	}
 	_, port, err := net.SplitHostPort(string(text))
 	if err != nil {
 		return fmt.Errorf("%q is not an address: want host:port, such as :1883, 127.0.0.1:1883 or [::1]:1883", text)
@@ -135,6 +143,43 @@ func (a *Addr) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q has no port from 0 to 65535", text)
 	}
 	*a = Addr(text)
+	return nil
+}
+
+// maxUnixPath is what an address of a Unix socket can hold on every system.
+const maxUnixPath = 103
+
+func (a *Addr) setUnix(path string) error {
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%q is not unix: and a path that begins with /", unixPrefix+path)
+	}
+	if len(path) > maxUnixPath {
+		return fmt.Errorf("the path of the socket is longer than %d bytes", maxUnixPath)
+	}
+	*a = Addr(unixPrefix + filepath.Clean(path))
+	return nil
+}
+
+// IsUnix reports whether the address is the path of a Unix socket.
+func (a Addr) IsUnix() bool { return strings.HasPrefix(string(a), unixPrefix) }
+
+// Network is a range of addresses, or one address.
+type Network struct{ netip.Prefix }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (n *Network) UnmarshalText(text []byte) error {
+	if ip, err := netip.ParseAddr(string(text)); err == nil && ip.Zone() == "" {
+		n.Prefix = netip.PrefixFrom(ip, ip.BitLen())
+		return nil
+	}
+	p, err := netip.ParsePrefix(string(text))
+	if err != nil {
+		return fmt.Errorf("%q is not a network: want an address or a range such as 10.0.0.0/8 or fd00::/8", text)
+	}
+	if p != p.Masked() {
+		return fmt.Errorf("%q has bits behind its length; did you mean %s?", text, p.Masked())
+	}
+	n.Prefix = p
 	return nil
 }
 

@@ -55,9 +55,7 @@ func (c *Config) validate(add check) {
 		uniqueName(add, names, c.Bridges[i].Name, path)
 		c.Bridges[i].validate(add, path)
 	}
-	if c.Admin.Bind == "" {
-		add("admin.bind", "is missing")
-	}
+	inetBind(add, "admin", c.Admin.Bind)
 	if c.Admin.TokenFile == "" {
 		add("admin.token_file", "is empty")
 	}
@@ -66,20 +64,16 @@ func (c *Config) validate(add check) {
 
 func (l *Listeners) validate(add check) {
 	names := make(map[string]string)
-	for i, m := range l.MQTT {
+	for i := range l.MQTT {
 		path := fmt.Sprintf("listeners.mqtt[%d]", i)
-		uniqueName(add, names, m.Name, path)
-		required(add, path+".bind", string(m.Bind))
-		inRange(add, path+".max_connections", m.MaxConnections, 1, 1_000_000)
-		inRange(add, path+".receive_maximum", m.ReceiveMaximum, 1, math.MaxUint16)
-		inRange(add, path+".connect_timeout", m.ConnectTimeout, Duration(time.Second), Duration(5*time.Minute))
-		inRange(add, path+".write_timeout", m.WriteTimeout, Duration(100*time.Millisecond), Duration(5*time.Minute))
+		uniqueName(add, names, l.MQTT[i].Name, path)
+		l.MQTT[i].validate(add, path)
 	}
 	names = make(map[string]string)
 	for i, c := range l.CoAP {
 		path := fmt.Sprintf("listeners.coap[%d]", i)
 		uniqueName(add, names, c.Name, path)
-		required(add, path+".bind", string(c.Bind))
+		inetBind(add, path, c.Bind)
 		inRange(add, path+".rate", c.Rate, 0, 1_000_000)
 		inRange(add, path+".max_peers", c.MaxPeers, 1, 1_000_000)
 		inRange(add, path+".max_body", c.MaxBody, 1, maxPacketLimit)
@@ -89,15 +83,61 @@ func (l *Listeners) validate(add check) {
 	for i, h := range l.HTTP {
 		path := fmt.Sprintf("listeners.http[%d]", i)
 		uniqueName(add, names, h.Name, path)
-		required(add, path+".bind", string(h.Bind))
+		inetBind(add, path, h.Bind)
 		inRange(add, path+".max_connections", h.MaxConnections, 1, 1_000_000)
 		inRange(add, path+".max_body", h.MaxBody, 1, maxPacketLimit)
 		inRange(add, path+".session_idle", h.SessionIdle, Duration(time.Second), Duration(24*time.Hour))
-		for k, origin := range h.Origins {
-			if !validOrigin(origin) {
-				add(fmt.Sprintf("%s.origins[%d]", path, k), "%q is not an origin such as https://panel.example:8443", origin)
-			}
+		validateOrigins(add, path, h.Origins)
+	}
+}
+
+func (m *MQTT) validate(add check, path string) {
+	required(add, path+".bind", string(m.Bind))
+	inRange(add, path+".max_connections", m.MaxConnections, 1, 1_000_000)
+	inRange(add, path+".receive_maximum", m.ReceiveMaximum, 1, math.MaxUint16)
+	inRange(add, path+".connect_timeout", m.ConnectTimeout, Duration(time.Second), Duration(5*time.Minute))
+	inRange(add, path+".write_timeout", m.WriteTimeout, Duration(100*time.Millisecond), Duration(5*time.Minute))
+	if m.Transport == MQTTOverWebSocket {
+		if m.Path != "" && (!strings.HasPrefix(m.Path, "/") || strings.ContainsAny(m.Path, "?#%")) {
+			add(path+".path", "%q is not a path such as /mqtt", m.Path)
 		}
+		validateOrigins(add, path, m.Origins)
+	} else {
+		onlyWebSocket(add, path+".path", m.Path != "")
+		onlyWebSocket(add, path+".origins", len(m.Origins) > 0)
+	}
+	if m.TLS != nil {
+		m.TLS.validate(add, path+".tls")
+	}
+	if m.ProxyProtocol == nil {
+		return
+	}
+	if len(m.ProxyProtocol.Trusted) == 0 {
+		add(path+".proxy_protocol.trusted", "is missing: nobody could connect")
+	}
+	if m.Bind.IsUnix() {
+		add(path+".proxy_protocol", "a Unix socket has no addresses that could be trusted")
+	}
+}
+
+func onlyWebSocket(add check, path string, set bool) {
+	if set {
+		add(path, "has no effect without transport: websocket")
+	}
+}
+
+func validateOrigins(add check, path string, origins []string) {
+	for k, origin := range origins {
+		if !validOrigin(origin) {
+			add(fmt.Sprintf("%s.origins[%d]", path, k), "%q is not an origin such as https://panel.example:8443", origin)
+		}
+	}
+}
+
+// inetBind checks the address of a part that has no Unix socket.
+func inetBind(add check, path string, bind Addr) {
+	if required(add, path+".bind", string(bind)) && bind.IsUnix() {
+		add(path+".bind", "only MQTT listeners can be Unix sockets")
 	}
 }
 

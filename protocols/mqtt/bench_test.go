@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"runtime"
 	"sync/atomic"
 	"syscall"
@@ -15,6 +16,7 @@ import (
 
 	"gantry/broker"
 	"gantry/protocols/mqtt/wire"
+	"gantry/protocols/mqtt/ws"
 )
 
 // reportCPU adds the CPU time of the whole process, clients included, per message.
@@ -183,7 +185,32 @@ func benchAcks(p *peer, window chan struct{}, n int) error {
 // BenchmarkIdleConnection reports what one idle, subscribed connection costs,
 // its session and the client's end of the socket included.
 func BenchmarkIdleConnection(b *testing.B) {
-	r := newRigOn(b, nil, Config{MaxHalfOpenPerAddress: 10_000}, broker.Config{})
+	cfg := Config{MaxHalfOpenPerAddress: 10_000}
+	b.Run("TCP", func(b *testing.B) {
+		benchIdle(b, newRigOn(b, nil, cfg, broker.Config{}), func(nc net.Conn, packets []byte) {
+			_, err := nc.Write(packets)
+			require.NoError(b, err)
+			_, err = io.ReadFull(nc, make([]byte, 9))
+			require.NoError(b, err)
+		})
+	})
+	b.Run("WebSocket", func(b *testing.B) {
+		benchIdle(b, newWSRig(b, cfg, ws.Config{}), func(nc net.Conn, packets []byte) {
+			_, err := nc.Write(append([]byte(wsRequest), wsFrame(0x82, packets)...))
+			require.NoError(b, err)
+			p := &wsPeer{b, nc, bufio.NewReader(nc)}
+			res, err := http.ReadResponse(p.r, nil)
+			require.NoError(b, err)
+			require.Equal(b, http.StatusSwitchingProtocols, res.StatusCode)
+			for got := 0; got < 9; {
+				_, payload := p.frame()
+				got += len(payload)
+			}
+		})
+	})
+}
+
+func benchIdle(b *testing.B, r *rig, connect func(nc net.Conn, packets []byte)) {
 	const n = 2000
 	used := func() float64 {
 		runtime.GC()
@@ -199,11 +226,7 @@ func BenchmarkIdleConnection(b *testing.B) {
 		require.NoError(b, err)
 		open[i] = nc
 		id := fmt.Sprintf("idle%04d", i)
-		_, err = nc.Write(append(connectPacket(b, wire.V311, id, 2), raw(b, "82 0d 0001 0008 'idle/cmd' 01")...))
-		require.NoError(b, err)
-		var answer [9]byte
-		_, err = io.ReadFull(nc, answer[:])
-		require.NoError(b, err)
+		connect(nc, append(connectPacket(b, wire.V311, id, 2), raw(b, "82 0d 0001 0008 'idle/cmd' 01")...))
 	}
 	perConn := (used() - before) / n
 	for b.Loop() {

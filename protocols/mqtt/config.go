@@ -12,8 +12,8 @@ import (
 type Config struct {
 	// Name of the listener, in logs, listings and metrics. Default "mqtt".
 	Name string
-	// Bind is host:port. Default "127.0.0.1:1883": nothing is open beyond
-	// loopback that nobody asked for.
+	// Bind is an address for Listen; NewOn does not look at it. Default
+	// "127.0.0.1:1883": nothing is open beyond loopback that nobody asked for.
 	Bind string
 
 	// MaxPacketSize is the largest packet in bytes that a client may send,

@@ -88,11 +88,15 @@ func presumed(body []byte) *wire.Connect {
 func (c *conn) open(p *wire.Connect) (*broker.Session, bool, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.srv.cfg.ConnectTimeout)
 	defer cancel()
+	credentials := broker.Credentials{
+		Username: p.Username, HasUsername: p.HasUsername, Password: p.Password, HasPassword: p.HasPassword,
+	}
+	user, verified := identity(c.nc)
+	if verified { // what the client calls itself does not count then
+		credentials = broker.Credentials{Username: user, HasUsername: true}
+	}
 	return c.srv.broker.Connect(ctx, &broker.ConnectRequest{
-		ClientID: p.ClientID,
-		Credentials: broker.Credentials{
-			Username: p.Username, HasUsername: p.HasUsername, Password: p.Password, HasPassword: p.HasPassword,
-		},
+		ClientID: p.ClientID, Credentials: credentials, Verified: verified, Local: isLocal(c.nc),
 		Protocol: "mqtt", Version: p.Version.String(), Listener: c.srv.cfg.Name, RemoteAddr: c.remote,
 		CleanStart: p.CleanStart, Expiry: requestedExpiry(p), ReceiveMaximum: p.ReceiveMaximum,
 		KeepAlive: time.Duration(p.KeepAlive) * time.Second, Will: willOf(p.Will),

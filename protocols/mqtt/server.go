@@ -42,13 +42,9 @@ type Server struct {
 // New binds the address of cfg. b is a *broker.Broker. log and reg may be nil.
 func New(cfg Config, b core, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
 	cfg.setDefaults()
-	lc := net.ListenConfig{
-		Control:         setUserTimeout,
-		KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4},
-	}
-	ln, err := lc.Listen(context.Background(), "tcp", cfg.Bind)
+	ln, err := Listen(cfg.Bind)
 	if err != nil {
-		return nil, fmt.Errorf("listen for MQTT on %s: %w", cfg.Bind, err)
+		return nil, err
 	}
 	s, err := NewOn(ln, cfg, b, log, reg)
 	if err != nil {
@@ -59,8 +55,14 @@ func New(cfg Config, b core, log *slog.Logger, reg prometheus.Registerer) (*Serv
 }
 
 // NewOn serves a listener that somebody else has opened: TLS, WebSocket, QUIC.
-// The server owns it from then on, unless an error is returned. Connections
-// that have a CloseWrite method get a DISCONNECT without the risk of RST.
+// The server owns it from then on, unless an error is returned. Accept must not
+// wait for a peer; a handshake belongs into the first Read of a connection,
+// whose deadline is that of CONNECT. Read must go on after a deadline. What a
+// connection may have beside net.Conn:
+//
+//	CloseWrite() error                       it gets a DISCONNECT without the risk of RST
+//	Identity() (user string, ok bool)        the user that the transport has proved, after the first Read
+//	WriteBuffers(net.Buffers) (int64, error) what is written together travels together
 func NewOn(ln net.Listener, cfg Config, b core, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {
@@ -205,17 +207,4 @@ func (s *Server) forget(c *conn) {
 	delete(s.conns, c)
 	s.mu.Unlock()
 	s.metrics.open.Dec()
-}
-
-// remoteOf is the address of the peer; zero for transports that have none.
-func remoteOf(nc net.Conn) netip.AddrPort {
-	if a, ok := nc.RemoteAddr().(interface{ AddrPort() netip.AddrPort }); ok {
-		p := a.AddrPort()
-		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
-	}
-	p, err := netip.ParseAddrPort(nc.RemoteAddr().String())
-	if err != nil {
-		return netip.AddrPort{}
-	}
-	return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
 }

@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"net"
 	"sync"
 	"time"
 
@@ -234,8 +233,7 @@ func (c *conn) flush(w *writeBuffer, payload []byte) error {
 	if payload == nil {
 		_, err = c.nc.Write(w.out)
 	} else {
-		both := net.Buffers{w.out, payload}
-		_, err = both.WriteTo(c.nc)
+		err = writeBoth(c.nc, w.out, payload)
 	}
 	w.out = w.out[:0]
 	if err != nil {
