@@ -38,6 +38,9 @@ const (
 type Config struct {
 	Node    string // shown in logs and listings
 	Session SessionConfig
+	// ShareStrategy chooses the member of a shared subscription. Default
+	// ShareRoundRobin.
+	ShareStrategy ShareStrategy
 
 	// Hooks is the hook stage, in order.
 	Hooks []Hook
@@ -66,6 +69,9 @@ type SessionConfig struct {
 }
 
 func (c *Config) setDefaults() {
+	if c.ShareStrategy == "" {
+		c.ShareStrategy = ShareRoundRobin
+	}
 	s := &c.Session
 	if s.MaxExpiry == 0 {
 		s.MaxExpiry = 24 * time.Hour
@@ -184,13 +190,15 @@ func (b *Broker) Close() error {
 }
 
 // spawn runs f in a goroutine that Close waits for; after Close it does
-// nothing. Must be called without mu.
-func (b *Broker) spawn(f func()) {
+// nothing and returns false. Must be called without mu.
+func (b *Broker) spawn(f func()) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.closing.Load() {
-		b.tasks.Go(f)
+	if b.closing.Load() {
+		return false
 	}
+	b.tasks.Go(f)
+	return true
 }
 
 func (b *Broker) lockLife(clientID string) *sync.Mutex {

@@ -297,12 +297,14 @@ func (b *Broker) leave(st *sessionState) {
 		st.will = nil
 	}
 	var rec *SessionRecord
+	var shared []string
 	if lives {
 		if st.expiry != NeverExpires {
 			st.startExpiry(st.expiry)
 		}
 		st.stored = true
 		rec = st.record()
+		shared = st.sharedQueued()
 	}
 	st.mu.Unlock()
 	if will != nil {
@@ -313,6 +315,7 @@ func (b *Broker) leave(st *sessionState) {
 		return
 	}
 	b.save(st, rec)
+	st.passOn(shared, fitQueued) // those who are here need not wait for its return
 }
 
 // startExpiry ends the session after a time, unless its client comes back.
@@ -362,11 +365,7 @@ func (b *Broker) end(st *sessionState) {
 	for f := range st.subs {
 		filters = append(filters, f)
 	}
-	why := DropSessionEnded
-	if !st.durable {
-		why = DropDisconnected
-	}
-	b.stats.dropped[why].Add(st.unconfirmed())
+	left := st.estate()
 	st.subs, st.inbound = nil, nil
 	st.queue.clear()
 	st.window.clear()
@@ -386,6 +385,7 @@ func (b *Broker) end(st *sessionState) {
 	for _, f := range filters {
 		b.router.remove(st, f)
 	}
+	b.inherit(st, left)
 	if stored {
 		batch := Batch{Ops: []Op{{Kind: OpDeleteSession, ClientID: st.id}}}
 		_ = b.commit(b.ctx, &batch, nil)
@@ -394,14 +394,14 @@ func (b *Broker) end(st *sessionState) {
 
 // unconfirmed counts the messages that the session holds and that its client
 // has not confirmed. Caller holds mu.
-func (st *sessionState) unconfirmed() uint64 {
+func (st *sessionState) unconfirmed() int {
 	n := st.queue.len() + st.spill.count
 	for i := range st.window.entries() {
 		if st.window.at(i).msg != nil {
 			n++
 		}
 	}
-	return uint64(n)
+	return n
 }
 
 // Kick asks the adapter of a client to disconnect it. It reports whether the

@@ -120,7 +120,7 @@ func (s *Session) RetainedMatch(filter string, visit func(*Message) bool) Reason
 	if s.gone.Load() {
 		return Closed
 	}
-	if ValidFilter(filter) != nil || isShared(filter) {
+	if ValidFilter(filter) != nil || IsShared(filter) {
 		return InvalidFilter
 	}
 	s.broker.retained.match(filter, nowMillis(), visit)
