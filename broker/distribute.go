@@ -319,6 +319,7 @@ func (s *sessionState) saved(pe *pendingEntry, err error) {
 	pe.settled = true
 	if pe.spilled {
 		s.unsaved = without(s.unsaved, pe.entry.seq)
+		s.drain()
 	}
 	s.early = without(s.early, pe.entry.seq)
 	pe.failed = err != nil

@@ -43,7 +43,7 @@ const (
 	flagRetain    = 0x04 // target: RETAIN is set; subscription: retain as published
 	flagNoLocal   = 0x08
 	flagShare     = 0x08 // target: it came by a shared subscription
-	handlingShift = 4 // subscription: two bits of retain handling
+	handlingShift = 4    // subscription: two bits of retain handling
 )
 
 var errShort = errors.New("record ends too early")
