@@ -46,6 +46,10 @@ type Config struct {
 	Hooks []Hook
 	// Authenticate decides who a client is; nil refuses everybody.
 	Authenticate Authenticator
+	// OnConnection is told of every connection that got or lost a session, in
+	// order for each client identifier. It must not block, nor call Connect or
+	// Session.Close. nil is fine.
+	OnConnection func(ConnectionEvent)
 }
 
 // SessionConfig holds the limits of one session.
@@ -112,7 +116,8 @@ type Broker struct {
 
 	router   router
 	retained *retained
-	expiries expiries // of the retained values
+	expiries expiries  // of the retained values
+	system   *retained // the broker's own values, below $SYS
 
 	mu       sync.Mutex // covers sessions, usedSeq, and closing against tasks
 	sessions map[string]*sessionState
@@ -142,7 +147,7 @@ func New(ctx context.Context, cfg Config, store Store, log *slog.Logger, reg pro
 	}
 	b := &Broker{
 		cfg: cfg, log: log, store: store,
-		retained: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
+		retained: newRetained(), system: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
 	}
 	b.noted = b.noteCommit
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))

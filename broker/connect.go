@@ -96,7 +96,7 @@ func (b *Broker) newHandle(r *ConnectRequest) *Session {
 	s := &Session{
 		broker: b, clientID: r.ClientID, username: r.Credentials.Username, protocol: r.Protocol, version: r.Version,
 		listener: r.Listener, remote: r.RemoteAddr, keepAlive: r.KeepAlive, connectedAt: time.Now(),
-		receiveMaximum: limit, wake: r.Wake, kick: r.Kick,
+		receiveMaximum: limit, wake: r.Wake, kick: r.Kick, cleanStart: r.CleanStart,
 	}
 	s.expiry.Store(int64(min(r.Expiry, b.cfg.Session.MaxExpiry)))
 	if w := r.Will; w != nil {
@@ -128,6 +128,7 @@ func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait 
 	b.mu.Unlock()
 	rec := st.attach(s, r.Will)
 	b.stats.connects.Add(1)
+	s.tell(true, Success)
 	if rec == nil {
 		return nil, present, nil
 	}
@@ -171,6 +172,7 @@ func (b *Broker) vacate(old *sessionState, cleanStart bool) (resumable bool, err
 	old.mu.Unlock()
 	if owner != nil {
 		b.stats.takeovers.Add(1)
+		owner.tell(false, TakenOver)
 		owner.kickOut(TakenOver)
 	}
 	if will != nil {
@@ -272,6 +274,7 @@ func (s *Session) Close(c Closing) {
 		st.will = nil
 	}
 	b.stats.disconnects.Add(1)
+	defer s.tell(false, c.Reason)
 	if c.Reason == ShuttingDown && st.stored {
 		// The record keeps will and expiry; the next process goes on with them,
 		// or this one if only a listener went away.

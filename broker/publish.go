@@ -1,9 +1,6 @@
 package broker
 
-import (
-	"context"
-	"strings"
-)
+import "context"
 
 // Publish accepts a message of this session's client: it validates the topic,
 // runs the hooks, retains, routes and hands over to store and recorders. done
@@ -56,9 +53,6 @@ func (s *Session) admit(m *Message) Reason {
 	}
 	return Success
 }
-
-// isSys reports whether a topic belongs to the broker itself.
-func isSys(topic string) bool { return topic == "$SYS" || strings.HasPrefix(topic, "$SYS/") }
 
 // commitOr commits and answers with the Reason of the outcome.
 func (b *Broker) commitOr(ctx context.Context, batch *Batch, done func(Reason)) {

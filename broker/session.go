@@ -58,6 +58,7 @@ type Session struct {
 	remote         netip.AddrPort
 	keepAlive      time.Duration
 	connectedAt    time.Time
+	cleanStart     bool
 	receiveMaximum int
 	expiry         atomic.Int64
 	wake           func()
@@ -111,7 +112,7 @@ func (s *Session) Retained(topic string) (*Message, Reason) {
 	if ValidTopic(topic) != nil {
 		return nil, InvalidTopic
 	}
-	return s.broker.retained.get(topic, nowMillis()), Success
+	return s.broker.retainedValue(topic), Success
 }
 
 // RetainedMatch calls visit for the retained values that a filter matches
@@ -123,7 +124,7 @@ func (s *Session) RetainedMatch(filter string, visit func(*Message) bool) Reason
 	if ValidFilter(filter) != nil || IsShared(filter) {
 		return InvalidFilter
 	}
-	s.broker.retained.match(filter, nowMillis(), visit)
+	s.broker.eachRetained(filter, visit)
 	return Success
 }
 

@@ -109,7 +109,7 @@ func (w *subscribing) add(sub *Subscription) Reason {
 func (w *subscribing) retained(sub *subscription) {
 	st := w.state
 	limit := st.broker.cfg.Session.QueueBytes
-	st.broker.retained.match(sub.Filter, nowMillis(), func(m *Message) bool {
+	st.broker.eachRetained(sub.Filter, func(m *Message) bool {
 		if sub.NoLocal && m.ClientID == st.id {
 			return true
 		}
