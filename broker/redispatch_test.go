@@ -251,6 +251,79 @@ func TestMemberThatEndsBetweenStoreAndQueue(t *testing.T) {
 	}
 }
 
+// The message that is on its way is passed on once, although the store still
+// has it when what only the store has is passed on.
+func TestMemberThatEndsWithASpilledQueue(t *testing.T) {
+	store, entered, goOn := pausingStore(func(batch *Batch) bool {
+		return has(batch, OpEnqueue) && string(batch.Ops[0].Message.Payload) == "1"
+	})
+	b := newBroker(t, store, smallMemory)
+	connect(t, b, "a", durable).subscribe("$share/g/t", 1)
+	pub := connect(t, b, "pub")
+	fill(pub, "t", 0, 1)
+	old := b.find("a")
+	require.Equal(t, 1, old.spill.count)
+	published, ended := make(chan Reason, 1), make(chan struct{})
+	go pub.Publish(context.Background(), &Message{Topic: "t", Payload: []byte("1"), QoS: 1}, 0, func(r Reason) { published <- r })
+	<-entered
+	b.cfg.Session.MemoryBytes = 1 << 20
+	other := connect(t, b, "b")
+	other.subscribe("$share/g/t", 1)
+	go func() { defer close(ended); connect(t, b, "a", cleanStart) }()
+	require.Eventually(t, func() bool { return dead(old) }, 10*time.Second, time.Millisecond)
+	store.mu.Lock()
+	store.busy = true
+	store.mu.Unlock()
+	close(goOn)
+	require.Equal(t, Success, <-published)
+	<-ended
+	require.ElementsMatch(t, []string{"0", "1"}, other.payloads())
+}
+
+func TestEndWaitsForWhatOnlyTheStoreWillHave(t *testing.T) {
+	store := newMemStore()
+	b := newBroker(t, store, smallMemory)
+	connect(t, b, "a", durable).subscribe("$share/g/t", 1)
+	other, pub := connect(t, b, "b", durable), connect(t, b, "pub")
+	store.hold(true)
+	published, ended := pub.send(context.Background(), &Message{Topic: "t", Payload: []byte("x"), QoS: 1}, 0), make(chan struct{})
+	old := b.find("a")
+	require.Len(t, old.unsaved, 1)
+	go func() { defer close(ended); connect(t, b, "a", cleanStart) }()
+	require.Eventually(t, func() bool { return dead(old) }, 10*time.Second, time.Millisecond)
+	other.Subscribe([]Subscription{{Filter: "$share/g/t", QoS: 1}}, func([]Reason, []QoS) {})
+	store.hold(false)
+	<-ended
+	require.Equal(t, Success, <-published)
+	require.Equal(t, []string{"x"}, other.payloads())
+}
+
+// While it is not decided who has the earlier messages, later ones wait.
+func TestNothingOvertakesAMessageThatMayComeBack(t *testing.T) {
+	store := newMemStore()
+	b := newBroker(t, store)
+	first := holding(t, b, 1, durable)
+	first.subscribe("plain", 1)
+	fill(connect(t, b, "p"), "plain", 5, 6)
+	other := connect(t, b, "other", durable)
+	other.subscribe("$share/g/t", 1)
+	store.hold(true)
+	store.fail = func(batch *Batch) error {
+		if has(batch, OpEnqueue) {
+			return errDisk
+		}
+		return nil
+	}
+	first.Unsubscribe([]string{"$share/g/t"}, func([]Reason) {})
+	for id := uint16(2); id <= 3; id++ {
+		require.Equal(t, Success, first.Acked(id))
+	}
+	require.Empty(t, first.take())
+	store.hold(false)
+	store.fail = nil
+	require.Equal(t, numbers(3, 6), first.payloads())
+}
+
 func dead(st *sessionState) bool {
 	st.mu.Lock()
 	defer st.mu.Unlock()

@@ -243,7 +243,9 @@ func (m *matcher) descend(n *routerNode, rest string, more bool) {
 }
 
 func (m *matcher) take(n *routerNode) {
-	m.groups = append(m.groups, n.groups...)
+	if len(n.groups) > 0 {
+		m.groups = append(m.groups, n.groups...)
+	}
 	for _, r := range n.subs {
 		if i, ok := m.find(r.session); ok {
 			m.targets[i].more = append(m.targets[i].more, r.sub)
