@@ -33,6 +33,12 @@ func clean(t *testing.T, c *client) (out []string) {
 	return out
 }
 
+// lostWithSessions counts what nobody has got, kept sessions or not.
+func lostWithSessions(b *Broker) uint64 {
+	dropped := b.Stats().Dropped
+	return dropped["session_ended"] + dropped["disconnected"]
+}
+
 func TestMessagesOfAMemberThatLeavesGoToAnother(t *testing.T) {
 	leave := func(_ *testing.T, _ *Broker, c *client) { c.Close(Closing{}) }
 	cleanly := func(t *testing.T, b *Broker, _ *client) { connect(t, b, "first", cleanStart) }
@@ -75,7 +81,7 @@ func TestMessagesOfAMemberThatLeavesGoToAnother(t *testing.T) {
 					require.Equal(t, len(tc.want), store.queued("other"), "on disk")
 				}
 				require.Equal(t, tc.want, clean(t, other))
-				require.Equal(t, tc.lost, b.Stats().Dropped["session_ended"])
+				require.Equal(t, tc.lost, lostWithSessions(b))
 				require.Zero(t, store.queued("other"))
 			})
 		}
@@ -96,7 +102,7 @@ func TestQoS2ThatWasReceivedIsNotRedispatched(t *testing.T) {
 	require.True(t, again.take()[0].Release, "the exchange is finished with the same member [MQTT-4.8.2-4]")
 	connect(t, b, "first", cleanStart)
 	require.Empty(t, other.take())
-	require.Zero(t, b.Stats().Dropped["session_ended"])
+	require.Zero(t, lostWithSessions(b))
 }
 
 func TestLeavingStaysWithThoseWhoRemain(t *testing.T) {
@@ -111,7 +117,7 @@ func TestLeavingStaysWithThoseWhoRemain(t *testing.T) {
 
 	b = newBroker(t, newMemStore())
 	holding(t, b, 1).Close(Closing{})
-	require.Equal(t, uint64(4), b.Stats().Dropped["session_ended"], "without another member they are lost, and counted")
+	require.Equal(t, uint64(4), lostWithSessions(b), "without another member they are lost, and counted")
 }
 
 func TestEverybodyLeavesButOne(t *testing.T) {
@@ -129,7 +135,7 @@ func TestEverybodyLeavesButOne(t *testing.T) {
 	for id := uint16(1); id <= 10; id++ {
 		require.Equal(t, Success, group[4].Acked(id))
 	}
-	require.Zero(t, b.Stats().Dropped["session_ended"])
+	require.Zero(t, lostWithSessions(b))
 	require.Zero(t, b.Stats().Queued)
 }
 
@@ -236,10 +242,10 @@ func TestMemberThatEndsBetweenStoreAndQueue(t *testing.T) {
 		connect(t, b, "a", durable).subscribe("$share/g/t", 1)
 		other, pub := connect(t, b, "b", heir), connect(t, b, "pub")
 		other.subscribe("$share/g/t", 1)
-		published, ended := make(chan Reason, 1), make(chan struct{})
+		published := make(chan Reason, 1)
 		go pub.Publish(context.Background(), &Message{Topic: "t", Payload: []byte("x"), QoS: 1}, 0, func(r Reason) { published <- r })
 		<-entered
-		go func() { defer close(ended); connect(t, b, "a", durable, cleanStart) }()
+		ended := startClean(t, b, "a")
 		old := b.find("a")
 		require.Eventually(t, func() bool { return dead(old) }, 10*time.Second, time.Millisecond)
 		close(goOn)
@@ -263,13 +269,13 @@ func TestMemberThatEndsWithASpilledQueue(t *testing.T) {
 	fill(pub, "t", 0, 1)
 	old := b.find("a")
 	require.Equal(t, 1, old.spill.count)
-	published, ended := make(chan Reason, 1), make(chan struct{})
+	published := make(chan Reason, 1)
 	go pub.Publish(context.Background(), &Message{Topic: "t", Payload: []byte("1"), QoS: 1}, 0, func(r Reason) { published <- r })
 	<-entered
 	b.cfg.Session.MemoryBytes = 1 << 20
 	other := connect(t, b, "b")
 	other.subscribe("$share/g/t", 1)
-	go func() { defer close(ended); connect(t, b, "a", cleanStart) }()
+	ended := startClean(t, b, "a")
 	require.Eventually(t, func() bool { return dead(old) }, 10*time.Second, time.Millisecond)
 	store.mu.Lock()
 	store.busy = true
@@ -286,10 +292,10 @@ func TestEndWaitsForWhatOnlyTheStoreWillHave(t *testing.T) {
 	connect(t, b, "a", durable).subscribe("$share/g/t", 1)
 	other, pub := connect(t, b, "b", durable), connect(t, b, "pub")
 	store.hold(true)
-	published, ended := pub.send(context.Background(), &Message{Topic: "t", Payload: []byte("x"), QoS: 1}, 0), make(chan struct{})
+	published := pub.send(context.Background(), &Message{Topic: "t", Payload: []byte("x"), QoS: 1}, 0)
 	old := b.find("a")
 	require.Len(t, old.unsaved, 1)
-	go func() { defer close(ended); connect(t, b, "a", cleanStart) }()
+	ended := startClean(t, b, "a")
 	require.Eventually(t, func() bool { return dead(old) }, 10*time.Second, time.Millisecond)
 	other.Subscribe([]Subscription{{Filter: "$share/g/t", QoS: 1}}, func([]Reason, []QoS) {})
 	store.hold(false)
@@ -322,6 +328,19 @@ func TestNothingOvertakesAMessageThatMayComeBack(t *testing.T) {
 	store.hold(false)
 	store.fail = nil
 	require.Equal(t, numbers(3, 6), first.payloads())
+}
+
+// startClean ends the session of a client by a new one; closed when that is
+// done.
+func startClean(t *testing.T, b *Broker, id string) (ended chan struct{}) {
+	ended = make(chan struct{})
+	go func() {
+		defer close(ended)
+		if _, _, err := b.Connect(context.Background(), &ConnectRequest{ClientID: id, CleanStart: true}); err != nil {
+			t.Error(err)
+		}
+	}()
+	return ended
 }
 
 func dead(st *sessionState) bool {

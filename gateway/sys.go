@@ -171,11 +171,10 @@ func (s *sysTopics) brokers(now time.Time, n *counts) {
 // load is a counter's growth per minute, averaged over 1, 5 and 15 minutes
 // with weights that fall exponentially.
 type load struct {
-	topic  string
-	value  func(*counts) float64
-	last   float64
-	rates  [3]float64
-	warmed bool
+	topic string
+	value func(*counts) float64
+	last  float64
+	rates [3]float64
 }
 
 var loadMinutes = [3]float64{1, 5, 15}
@@ -224,8 +223,9 @@ func (s *sysTopics) connection(e broker.ConnectionEvent) {
 	what := "disconnected"
 	if e.Connected {
 		what = "connected"
-		now := s.connected.Add(1)
-		for most := s.most.Load(); now > most && !s.most.CompareAndSwap(most, now); most = s.most.Load() {
+		now, most := s.connected.Add(1), s.most.Load()
+		for now > most && !s.most.CompareAndSwap(most, now) {
+			most = s.most.Load()
 		}
 	} else {
 		s.connected.Add(-1)
