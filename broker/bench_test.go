@@ -48,6 +48,29 @@ func BenchmarkPublishNext(b *testing.B) {
 	}
 }
 
+// BenchmarkShare is the same with a shared subscription of five members.
+func BenchmarkShare(b *testing.B) {
+	for _, strategy := range ShareStrategies() {
+		b.Run(string(strategy), func(b *testing.B) {
+			br := newBroker(b, newMemStore(), withStrategy(strategy))
+			group, pub := members(b, br, 5, 1), connect(b, br, "pub")
+			dst := make([]Delivery, 0, 64)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				pub.Publish(context.Background(), &Message{Topic: "t/7", QoS: 1, Time: 1}, 0, nil)
+				if i%32 < 31 {
+					continue
+				}
+				for _, c := range group {
+					for _, d := range c.Next(dst) {
+						c.Acked(d.PacketID)
+					}
+				}
+			}
+		})
+	}
+}
+
 // BenchmarkDurable is the same with durable subscribers, without the disk.
 func BenchmarkDurable(b *testing.B) {
 	br := newBroker(b, discardStore{})

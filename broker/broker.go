@@ -38,11 +38,18 @@ const (
 type Config struct {
 	Node    string // shown in logs and listings
 	Session SessionConfig
+	// ShareStrategy chooses the member of a shared subscription. Default
+	// ShareRoundRobin.
+	ShareStrategy ShareStrategy
 
 	// Hooks is the hook stage, in order.
 	Hooks []Hook
 	// Authenticate decides who a client is; nil refuses everybody.
 	Authenticate Authenticator
+	// OnConnection is told of every connection that got or lost a session, in
+	// order for each client identifier. It must not block, nor call Connect or
+	// Session.Close. nil is fine.
+	OnConnection func(ConnectionEvent)
 }
 
 // SessionConfig holds the limits of one session.
@@ -66,6 +73,9 @@ type SessionConfig struct {
 }
 
 func (c *Config) setDefaults() {
+	if c.ShareStrategy == "" {
+		c.ShareStrategy = ShareRoundRobin
+	}
 	s := &c.Session
 	if s.MaxExpiry == 0 {
 		s.MaxExpiry = 24 * time.Hour
@@ -106,7 +116,8 @@ type Broker struct {
 
 	router   router
 	retained *retained
-	expiries expiries // of the retained values
+	expiries expiries  // of the retained values
+	system   *retained // the broker's own values, below $SYS
 
 	mu       sync.Mutex // covers sessions, usedSeq, and closing against tasks
 	sessions map[string]*sessionState
@@ -136,7 +147,7 @@ func New(ctx context.Context, cfg Config, store Store, log *slog.Logger, reg pro
 	}
 	b := &Broker{
 		cfg: cfg, log: log, store: store,
-		retained: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
+		retained: newRetained(), system: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
 	}
 	b.noted = b.noteCommit
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -184,13 +195,15 @@ func (b *Broker) Close() error {
 }
 
 // spawn runs f in a goroutine that Close waits for; after Close it does
-// nothing. Must be called without mu.
-func (b *Broker) spawn(f func()) {
+// nothing and returns false. Must be called without mu.
+func (b *Broker) spawn(f func()) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.closing.Load() {
-		b.tasks.Go(f)
+	if b.closing.Load() {
+		return false
 	}
+	b.tasks.Go(f)
+	return true
 }
 
 func (b *Broker) lockLife(clientID string) *sync.Mutex {

@@ -615,7 +615,7 @@ func TestSubscribeAnswers(t *testing.T) {
 	var got []Reason
 	record := func(r []Reason, _ []QoS) { got = r }
 	c.Subscribe([]Subscription{{Filter: "a"}, {Filter: "a#"}, {Filter: "$share/g/a"}, {Filter: "$share/g"}, {Filter: "a", QoS: 3}}, record)
-	require.Equal(t, []Reason{Success, InvalidFilter, SharedNotSupported, InvalidFilter, QoSNotSupported}, got)
+	require.Equal(t, []Reason{Success, InvalidFilter, Success, InvalidFilter, QoSNotSupported}, got)
 	store.err = errDisk
 	c.Subscribe([]Subscription{{Filter: "b"}}, record)
 	require.Equal(t, []Reason{ServerUnavailable}, got)

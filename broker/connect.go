@@ -96,7 +96,7 @@ func (b *Broker) newHandle(r *ConnectRequest) *Session {
 	s := &Session{
 		broker: b, clientID: r.ClientID, username: r.Credentials.Username, protocol: r.Protocol, version: r.Version,
 		listener: r.Listener, remote: r.RemoteAddr, keepAlive: r.KeepAlive, connectedAt: time.Now(),
-		receiveMaximum: limit, wake: r.Wake, kick: r.Kick,
+		receiveMaximum: limit, wake: r.Wake, kick: r.Kick, cleanStart: r.CleanStart,
 	}
 	s.expiry.Store(int64(min(r.Expiry, b.cfg.Session.MaxExpiry)))
 	if w := r.Will; w != nil {
@@ -128,6 +128,7 @@ func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait 
 	b.mu.Unlock()
 	rec := st.attach(s, r.Will)
 	b.stats.connects.Add(1)
+	s.tell(true, Success)
 	if rec == nil {
 		return nil, present, nil
 	}
@@ -171,6 +172,7 @@ func (b *Broker) vacate(old *sessionState, cleanStart bool) (resumable bool, err
 	old.mu.Unlock()
 	if owner != nil {
 		b.stats.takeovers.Add(1)
+		owner.tell(false, TakenOver)
 		owner.kickOut(TakenOver)
 	}
 	if will != nil {
@@ -272,6 +274,7 @@ func (s *Session) Close(c Closing) {
 		st.will = nil
 	}
 	b.stats.disconnects.Add(1)
+	defer s.tell(false, c.Reason)
 	if c.Reason == ShuttingDown && st.stored {
 		// The record keeps will and expiry; the next process goes on with them,
 		// or this one if only a listener went away.
@@ -297,12 +300,14 @@ func (b *Broker) leave(st *sessionState) {
 		st.will = nil
 	}
 	var rec *SessionRecord
+	var shared []string
 	if lives {
 		if st.expiry != NeverExpires {
 			st.startExpiry(st.expiry)
 		}
 		st.stored = true
 		rec = st.record()
+		shared = st.sharedQueued()
 	}
 	st.mu.Unlock()
 	if will != nil {
@@ -313,6 +318,7 @@ func (b *Broker) leave(st *sessionState) {
 		return
 	}
 	b.save(st, rec)
+	st.passOn(shared, fitQueued) // those who are here need not wait for its return
 }
 
 // startExpiry ends the session after a time, unless its client comes back.
@@ -362,11 +368,7 @@ func (b *Broker) end(st *sessionState) {
 	for f := range st.subs {
 		filters = append(filters, f)
 	}
-	why := DropSessionEnded
-	if !st.durable {
-		why = DropDisconnected
-	}
-	b.stats.dropped[why].Add(st.unconfirmed())
+	left := st.estate()
 	st.subs, st.inbound = nil, nil
 	st.queue.clear()
 	st.window.clear()
@@ -386,6 +388,7 @@ func (b *Broker) end(st *sessionState) {
 	for _, f := range filters {
 		b.router.remove(st, f)
 	}
+	b.inherit(st, left)
 	if stored {
 		batch := Batch{Ops: []Op{{Kind: OpDeleteSession, ClientID: st.id}}}
 		_ = b.commit(b.ctx, &batch, nil)
@@ -394,14 +397,14 @@ func (b *Broker) end(st *sessionState) {
 
 // unconfirmed counts the messages that the session holds and that its client
 // has not confirmed. Caller holds mu.
-func (st *sessionState) unconfirmed() uint64 {
+func (st *sessionState) unconfirmed() int {
 	n := st.queue.len() + st.spill.count
 	for i := range st.window.entries() {
 		if st.window.at(i).msg != nil {
 			n++
 		}
 	}
-	return uint64(n)
+	return n
 }
 
 // Kick asks the adapter of a client to disconnect it. It reports whether the

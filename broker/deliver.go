@@ -251,7 +251,7 @@ func (st *sessionState) takePage(page []Queued) {
 			st.owed = append(st.owed, q.Seq)
 			continue
 		}
-		e := entry{msg: q.Message, ids: q.SubscriptionIDs, seq: q.Seq, qos: q.QoS, retain: q.Retain, released: q.Released, sent: q.Seq <= st.sentMark}
+		e := entry{msg: q.Message, ids: q.SubscriptionIDs, seq: q.Seq, qos: q.QoS, retain: q.Retain, released: q.Released, sent: q.Seq <= st.sentMark, share: q.Share}
 		if q.Message != nil {
 			e.size = int32(q.Message.size())
 		}

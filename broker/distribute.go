@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"slices"
 )
 
@@ -24,7 +25,7 @@ func (b *Broker) distribute(ctx context.Context, p *Publication, targets []targe
 		h.retain()
 		// Whoever subscribed before the value changed has seen the old one and
 		// must get this one.
-		targets = b.match(p)
+		targets = b.matchAgain(p, targets)
 	}
 	if h != nil {
 		if r := h.commit(ctx, targets); !r.OK() {
@@ -46,17 +47,37 @@ func anyDurable(targets []target) bool {
 	return false
 }
 
-// deliver gives the message to a session that keeps it in memory.
+// deliver gives the message to a session that keeps it in memory. A member of
+// a shared subscription that has left since it was chosen is replaced.
 func (b *Broker) deliver(p *Publication, t *target) {
 	e, ok := t.entry(p.Message)
-	s := t.session
-	if !ok || e.qos > 0 && s.durable {
+	if !ok || e.qos > 0 && t.session.durable {
 		return
 	}
+	if t.session.keep(e) {
+		p.matched = true
+		return
+	}
+	if t.share == nil {
+		return
+	}
+	p.matched = true
+	p.Hold()
+	b.redispatch(NoWait, t.session, e, fitNone, func(err error) {
+		if errors.Is(err, errNobody) {
+			err = nil
+		}
+		p.Done(storeReason(err))
+	})
+}
+
+// keep queues an entry that is only in memory, and reports whether the session
+// took it.
+func (s *sessionState) keep(e entry) bool {
 	s.mu.Lock()
 	if s.owner == nil {
 		s.mu.Unlock()
-		return
+		return false
 	}
 	if e.qos > 0 {
 		e.seq = s.reserve()
@@ -65,8 +86,8 @@ func (b *Broker) deliver(p *Publication, t *target) {
 	s.trim()
 	wake := s.nudge()
 	s.mu.Unlock()
-	p.matched = true
 	wakeUp(wake)
+	return true
 }
 
 // entry merges the target's subscriptions: the highest QoS, all identifiers,
@@ -74,6 +95,9 @@ func (b *Broker) deliver(p *Publication, t *target) {
 func (t *target) entry(m *Message) (e entry, ok bool) {
 	own := m.ClientID == t.session.id
 	e.msg, e.size = m, int32(m.size())
+	if t.share != nil {
+		e.share = t.share.filter
+	}
 	if !own || !t.first.NoLocal {
 		ok = true
 		e.take(t.first, m)
@@ -135,6 +159,12 @@ type pendingEntry struct {
 	failed  bool
 }
 
+// target is what the store is told of the entry.
+func (pe *pendingEntry) target() Target {
+	e := &pe.entry
+	return Target{ClientID: pe.session.id, Seq: e.seq, QoS: e.qos, Retain: e.retain, SubscriptionIDs: e.ids, Share: e.share}
+}
+
 func (h *handover) retain() {
 	m := h.publication.Message
 	if len(m.Payload) == 0 { // clears the value, is delivered, is not kept [MQTT-3.3.1-6]
@@ -156,22 +186,14 @@ func (h *handover) retain() {
 func (h *handover) reserve(targets []target) {
 	m := h.publication.Message
 	for i := range targets {
-		s := targets[i].session
-		if !s.durable {
-			continue
+		t := &targets[i]
+		for !h.reserveIn(t, m) { // ended since it was chosen
+			other, ok := t.share.pick(h.broker.cfg.ShareStrategy, m, t.session, fitNone)
+			if !ok {
+				break
+			}
+			*t = other
 		}
-		e, ok := targets[i].entry(m)
-		if !ok || e.qos == 0 {
-			continue
-		}
-		s.mu.Lock()
-		if s.dead {
-			s.mu.Unlock()
-			continue
-		}
-		e.seq = s.reserve()
-		s.mu.Unlock()
-		h.entries = append(h.entries, pendingEntry{session: s, entry: e})
 	}
 	if len(h.entries) == 0 {
 		return
@@ -179,10 +201,30 @@ func (h *handover) reserve(targets []target) {
 	h.publication.matched = true
 	queues := slices.Grow(h.target[:0], len(h.entries))
 	for i := range h.entries {
-		e := &h.entries[i].entry
-		queues = append(queues, Target{ClientID: h.entries[i].session.id, Seq: e.seq, QoS: e.qos, Retain: e.retain, SubscriptionIDs: e.ids})
+		queues = append(queues, h.entries[i].target())
 	}
 	h.batch.Ops = append(h.batch.Ops, Op{Kind: OpEnqueue, Message: m, Targets: queues})
+}
+
+// reserveIn is reserve for one session. It returns false for a member of a
+// shared subscription in whose place another one must get the message.
+func (h *handover) reserveIn(t *target, m *Message) bool {
+	s := t.session
+	if !s.durable {
+		return true
+	}
+	e, ok := t.entry(m)
+	if !ok || e.qos == 0 {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return t.share == nil
+	}
+	e.seq = s.reserve()
+	h.entries = append(h.entries, pendingEntry{session: s, entry: e})
+	return true
 }
 
 // commit appends the batch to the store, makes the durable entries visible to
@@ -210,26 +252,10 @@ func (h *handover) commit(ctx context.Context, targets []target) Reason {
 	return Success
 }
 
-// enqueue runs after the batch was appended, so that whatever the receiver's
-// acknowledgement appends comes behind it.
+// enqueue runs after the batch was appended.
 func (h *handover) enqueue() {
 	for i := range h.entries {
-		pe := &h.entries[i]
-		s := pe.session
-		s.mu.Lock()
-		var dropped []uint64
-		if s.dead || pe.failed {
-			s.abandon(pe.entry.seq)
-		} else {
-			s.enqueuePending(pe)
-			dropped = s.trimDurable()
-		}
-		wake := s.nudge()
-		s.mu.Unlock()
-		if len(dropped) > 0 {
-			s.settle(dropped...)
-		}
-		wakeUp(wake)
+		h.broker.place(&h.entries[i])
 	}
 }
 
@@ -293,10 +319,11 @@ func (s *sessionState) saved(pe *pendingEntry, err error) {
 	pe.settled = true
 	if pe.spilled {
 		s.unsaved = without(s.unsaved, pe.entry.seq)
+		s.drain()
 	}
 	s.early = without(s.early, pe.entry.seq)
-	if err != nil && !s.dead {
-		pe.failed = true
+	pe.failed = err != nil
+	if pe.failed && !s.dead {
 		s.withdraw(pe)
 	}
 	wake := s.nudge()

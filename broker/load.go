@@ -31,6 +31,7 @@ func (b *Broker) restore(stored *StoredSession, now int64) {
 		nextSeq: max(1, rec.NextSeq, stored.Last+1, stored.Sent+1), sentMark: stored.Sent, bytes: stored.Bytes,
 	}
 	if stored.Count > 0 {
+		st.sharing = true
 		st.spill, st.pushed = spill{from: stored.First, count: stored.Count}, stored.Last
 	}
 	for _, id := range stored.Inbound {
@@ -48,6 +49,7 @@ func (b *Broker) restore(stored *StoredSession, now int64) {
 			st.subs = make(map[string]*subscription)
 		}
 		st.subs[sub.Filter] = sub
+		st.sharing = st.sharing || IsShared(sub.Filter)
 		b.router.add(st, sub)
 	}
 	b.sessions[st.id] = st

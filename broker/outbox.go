@@ -6,11 +6,12 @@ import "sort"
 type entry struct {
 	msg      *Message // nil once the peer confirmed it with PUBREC
 	ids      []uint32
+	share    string // filter of the shared subscription that it came by, "" for others
 	seq      uint64 // 0 for QoS 0
 	size     int32  // what it counts against the byte cap of the queue
 	qos      QoS
 	retain   bool
-	shared   bool // the message is kept alive by the retained tree anyway
+	retained bool // the message is kept alive by the retained tree anyway
 	sent     bool // may have reached the peer: DUP when it goes out again
 	released bool // PUBREC came, PUBREL is what remains
 	counted  bool // holds a place of this connection's receive maximum
@@ -19,7 +20,7 @@ type entry struct {
 
 // cost is what the entry counts against the session's memory cap.
 func (e *entry) cost() int {
-	if e.msg == nil || e.shared {
+	if e.msg == nil || e.retained {
 		return entryOverhead / 2
 	}
 	return int(e.size)

@@ -1,9 +1,6 @@
 package broker
 
-import (
-	"context"
-	"strings"
-)
+import "context"
 
 // Publish accepts a message of this session's client: it validates the topic,
 // runs the hooks, retains, routes and hands over to store and recorders. done
@@ -57,9 +54,6 @@ func (s *Session) admit(m *Message) Reason {
 	return Success
 }
 
-// isSys reports whether a topic belongs to the broker itself.
-func isSys(topic string) bool { return topic == "$SYS" || strings.HasPrefix(topic, "$SYS/") }
-
 // commitOr commits and answers with the Reason of the outcome.
 func (b *Broker) commitOr(ctx context.Context, batch *Batch, done func(Reason)) {
 	if err := b.commit(ctx, batch, func(err error) { answer(done, storeReason(err)) }); err != nil {
@@ -105,11 +99,64 @@ func (b *Broker) accept(ctx context.Context, p *Publication, ops []Op) Reason {
 
 // match finds the sessions for the message as the rewriters left it.
 func (b *Broker) match(p *Publication) []target {
+	found := b.matchAll(p)
+	if !anyShare(found) {
+		return found
+	}
+	return b.choose(found, p.Message)
+}
+
+// matchAll leaves the members of shared subscriptions to be chosen.
+func (b *Broker) matchAll(p *Publication) []target {
 	if p.Session != nil {
 		return p.Session.match(p.Message.Topic)
 	}
 	targets, _ := b.router.match(p.Message.Topic)
 	return targets
+}
+
+// anyShare reports whether targets has any of a shared subscription, which
+// come last.
+func anyShare(targets []target) bool {
+	n := len(targets)
+	return n > 0 && targets[n-1].share != nil
+}
+
+// choose puts a member in the place of each shared subscription. The result
+// belongs to the caller.
+func (b *Broker) choose(found []target, m *Message) []target {
+	chosen := make([]target, 0, len(found))
+	for i := range found {
+		t, ok := found[i], true
+		if t.share != nil {
+			t, ok = t.share.pick(b.cfg.ShareStrategy, m, nil, fitNone)
+		}
+		if ok {
+			chosen = append(chosen, t)
+		}
+	}
+	return chosen
+}
+
+// matchAgain finds the sessions once more, but keeps the members that were
+// chosen before.
+func (b *Broker) matchAgain(p *Publication, before []target) []target {
+	found := b.matchAll(p)
+	if !anyShare(found) && !anyShare(before) {
+		return found
+	}
+	again := make([]target, 0, len(found)+len(before))
+	for _, t := range found {
+		if t.share == nil {
+			again = append(again, t)
+		}
+	}
+	for _, t := range before {
+		if t.share != nil {
+			again = append(again, t)
+		}
+	}
+	return again
 }
 
 // room refuses a message that a durable session at its cap could not take, as

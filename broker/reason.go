@@ -43,7 +43,6 @@ const (
 	InvalidPayload                       // 0x99
 	RetainNotSupported                   // 0x9A
 	QoSNotSupported                      // 0x9B
-	SharedNotSupported                   // 0x9E
 	Closed                               // this handle no longer owns its session
 	reasonCount
 )
@@ -61,7 +60,7 @@ var reasonNames = [reasonCount]string{
 	InvalidAlias: "topic alias invalid", PacketTooLarge: "packet too large", RateTooHigh: "message rate too high",
 	QuotaExceeded: "quota exceeded", Administrative: "administrative action", InvalidPayload: "payload format invalid",
 	RetainNotSupported: "retain not supported", QoSNotSupported: "qos not supported",
-	SharedNotSupported: "shared subscriptions not supported", Closed: "session closed",
+	Closed: "session closed",
 }
 
 // String returns a short lower-case text that may be shown to a peer.

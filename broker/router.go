@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -12,6 +13,7 @@ import (
 // is older than the last change; see matchCache.
 type router struct {
 	version atomic.Uint64 // grows with every change; read without the lock
+	groups  atomic.Int64  // shared subscriptions with members
 
 	mu   sync.RWMutex // covers root and everything below it
 	root routerNode
@@ -21,6 +23,7 @@ type router struct {
 type routerNode struct {
 	children map[string]*routerNode
 	subs     []route
+	groups   []*shareGroup // with members; usually there is one at most
 }
 
 // subscription is a Subscription in use; ids is shared by all deliveries that
@@ -37,19 +40,42 @@ type route struct {
 }
 
 // target is one session that gets a message, with all of its subscriptions
-// that match.
+// that match. In a result of match, one without a session stands for a shared
+// subscription whose member is still to be chosen; they come last.
 type target struct {
 	session *sessionState
 	first   *subscription
 	more    []*subscription // beside first, when several filters overlap
+	share   *shareGroup     // the session gets it as a member of this group
 }
 
 // add inserts or replaces the subscription of a session.
 func (r *router) add(s *sessionState, sub *subscription) {
+	filter, shared := splitShare(sub.Filter)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	n := r.make(filter)
+	r.version.Add(1)
+	if shared {
+		if r.group(n, sub.Filter).join(route{s, sub}) {
+			r.size++
+		}
+		return
+	}
+	for i := range n.subs {
+		if n.subs[i].session == s {
+			n.subs[i].sub = sub
+			return
+		}
+	}
+	n.subs = append(n.subs, route{s, sub})
+	r.size++
+}
+
+// make returns the node of a filter. Caller holds mu.
+func (r *router) make(filter string) *routerNode {
 	n := &r.root
-	for rest, more := sub.Filter, true; more; {
+	for rest, more := filter, true; more; {
 		var level string
 		level, rest, more = strings.Cut(rest, "/")
 		child := n.children[level]
@@ -62,28 +88,61 @@ func (r *router) add(s *sessionState, sub *subscription) {
 		}
 		n = child
 	}
-	r.version.Add(1)
-	for i := range n.subs {
-		if n.subs[i].session == s {
-			n.subs[i].sub = sub
-			return
+	return n
+}
+
+// group returns the shared subscription at its node. Caller holds mu.
+func (r *router) group(n *routerNode, filter string) *shareGroup {
+	if g := n.group(filter); g != nil {
+		return g
+	}
+	g := newShareGroup(filter)
+	n.groups = append(n.groups, g)
+	r.groups.Add(1)
+	return g
+}
+
+func (n *routerNode) group(filter string) *shareGroup {
+	for _, g := range n.groups {
+		if g.filter == filter {
+			return g
 		}
 	}
-	n.subs = append(n.subs, route{s, sub})
-	r.size++
+	return nil
+}
+
+// findGroup returns a shared subscription that has members, or nil.
+func (r *router) findGroup(shared string) *shareGroup {
+	filter, _ := splitShare(shared)
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	n := &r.root
+	for rest, more := filter, true; more; {
+		var level string
+		level, rest, more = strings.Cut(rest, "/")
+		if n = n.children[level]; n == nil {
+			return nil
+		}
+	}
+	return n.group(shared)
 }
 
 // remove deletes the subscription and the nodes that nobody needs any more.
 func (r *router) remove(s *sessionState, filter string) {
+	rest, shared := splitShare(filter)
+	drop := func(n *routerNode) bool { return n.drop(s) }
+	if shared {
+		drop = func(n *routerNode) bool { return r.leave(n, filter, s) }
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.root.remove(s, filter) {
+	if r.root.remove(rest, drop) {
 		r.size--
 		r.version.Add(1)
 	}
 }
 
-func (n *routerNode) remove(s *sessionState, filter string) bool {
+func (n *routerNode) remove(filter string, drop func(*routerNode) bool) bool {
 	level, rest, more := strings.Cut(filter, "/")
 	child := n.children[level]
 	if child == nil {
@@ -91,11 +150,11 @@ func (n *routerNode) remove(s *sessionState, filter string) bool {
 	}
 	var removed bool
 	if more {
-		removed = child.remove(s, rest)
+		removed = child.remove(rest, drop)
 	} else {
-		removed = child.drop(s)
+		removed = drop(child)
 	}
-	if removed && len(child.subs) == 0 && len(child.children) == 0 {
+	if removed && len(child.subs) == 0 && len(child.groups) == 0 && len(child.children) == 0 {
 		delete(n.children, level)
 	}
 	return removed
@@ -114,13 +173,31 @@ func (n *routerNode) drop(s *sessionState) bool {
 	return false
 }
 
-// match returns the sessions whose subscriptions match topic, each once. The
-// result is shared and must not be changed.
+// leave takes a member out of a group, and the group away with its last one.
+// Caller holds mu.
+func (r *router) leave(n *routerNode, filter string, s *sessionState) bool {
+	g := n.group(filter)
+	if g == nil || !g.leave(s) {
+		return false
+	}
+	if len(*g.members.Load()) == 0 {
+		n.groups = slices.DeleteFunc(n.groups, func(other *shareGroup) bool { return other == g })
+		r.groups.Add(-1)
+	}
+	return true
+}
+
+// match returns the sessions whose subscriptions match topic, each once, and
+// behind them the shared subscriptions that do. The result is shared and must
+// not be changed.
 func (r *router) match(topic string) ([]target, uint64) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	m := matcher{}
 	m.walk(&r.root, topic, strings.HasPrefix(topic, "$"))
+	for _, g := range m.groups {
+		m.targets = append(m.targets, target{share: g})
+	}
 	return m.targets, r.version.Load()
 }
 
@@ -135,6 +212,7 @@ func (r *router) count() int {
 type matcher struct {
 	targets []target
 	index   map[*sessionState]int
+	groups  []*shareGroup
 }
 
 const matcherScan = 16 // up to here a scan is cheaper than a map
@@ -142,7 +220,7 @@ const matcherScan = 16 // up to here a scan is cheaper than a map
 func (m *matcher) walk(n *routerNode, topic string, dollar bool) {
 	// The # child matches the rest, the parent level included [MQTT-4.7.1-2].
 	if hash := n.children["#"]; hash != nil && !dollar {
-		m.take(hash.subs)
+		m.take(hash)
 	}
 	level, rest, more := strings.Cut(topic, "/")
 	if child := n.children[level]; child != nil && level != "+" && level != "#" {
@@ -158,14 +236,17 @@ func (m *matcher) descend(n *routerNode, rest string, more bool) {
 		m.walk(n, rest, false)
 		return
 	}
-	m.take(n.subs)
+	m.take(n)
 	if hash := n.children["#"]; hash != nil {
-		m.take(hash.subs)
+		m.take(hash)
 	}
 }
 
-func (m *matcher) take(subs []route) {
-	for _, r := range subs {
+func (m *matcher) take(n *routerNode) {
+	if len(n.groups) > 0 {
+		m.groups = append(m.groups, n.groups...)
+	}
+	for _, r := range n.subs {
 		if i, ok := m.find(r.session); ok {
 			m.targets[i].more = append(m.targets[i].more, r.sub)
 			continue

@@ -65,6 +65,7 @@ type Session struct {
 	remote         netip.AddrPort
 	keepAlive      time.Duration
 	connectedAt    time.Time
+	cleanStart     bool
 	receiveMaximum int
 	expiry         atomic.Int64
 	wake           func()
@@ -118,7 +119,7 @@ func (s *Session) Retained(topic string) (*Message, Reason) {
 	if ValidTopic(topic) != nil {
 		return nil, InvalidTopic
 	}
-	return s.broker.retained.get(topic, nowMillis()), Success
+	return s.broker.retainedValue(topic), Success
 }
 
 // RetainedMatch calls visit for the retained values that a filter matches
@@ -127,10 +128,10 @@ func (s *Session) RetainedMatch(filter string, visit func(*Message) bool) Reason
 	if s.gone.Load() {
 		return Closed
 	}
-	if ValidFilter(filter) != nil || isShared(filter) {
+	if ValidFilter(filter) != nil || IsShared(filter) {
 		return InvalidFilter
 	}
-	s.broker.retained.match(filter, nowMillis(), visit)
+	s.broker.eachRetained(filter, visit)
 	return Success
 }
 

@@ -31,6 +31,7 @@ type sessionState struct {
 	willing  *time.Timer
 
 	subs    map[string]*subscription
+	sharing bool                // it may hold messages of shared subscriptions
 	inbound map[uint16]*inbound // QoS 2 publishes of the client without PUBREL
 
 	queue    fifo          // waiting, in order
@@ -103,17 +104,24 @@ func (s *sessionState) handedOver() {
 
 // drain lets the end of the session go on. Caller holds mu.
 func (s *sessionState) drain() {
-	if s.drained != nil && len(s.reserved) == 0 && s.handing == 0 {
+	if s.drained != nil && !s.underway() {
 		close(s.drained)
 		s.drained = nil
 	}
+}
+
+// underway reports whether a batch that names the session is not with the
+// store yet, or, where other members of shared subscriptions inherit from it,
+// not readable there. Caller holds mu.
+func (s *sessionState) underway() bool {
+	return len(s.reserved) > 0 || s.handing > 0 || s.sharing && len(s.unsaved) > 0
 }
 
 // awaitHandover waits until every batch that names a dead session is with the
 // store. What the store is told next then comes behind them. Caller holds mu,
 // which is given up meanwhile.
 func (s *sessionState) awaitHandover() {
-	if !s.durable || len(s.reserved) == 0 && s.handing == 0 {
+	if !s.durable || !s.underway() {
 		return
 	}
 	drained := make(chan struct{})

@@ -79,6 +79,7 @@ type Target struct {
 	QoS             QoS
 	Retain          bool
 	SubscriptionIDs []uint32
+	Share           string // filter of the shared subscription that it came by, "" for others
 }
 
 // Queued is one entry of a stored queue.
@@ -88,6 +89,7 @@ type Queued struct {
 	Retain          bool
 	Released        bool // OpReleased was committed
 	SubscriptionIDs []uint32
+	Share           string
 	Message         *Message // nil: the body cannot be read any more
 }
 

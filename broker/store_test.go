@@ -154,7 +154,7 @@ func (m *memStore) apply(op *Op) {
 	case OpEnqueue:
 		for _, t := range op.Targets {
 			s := m.session(t.ClientID)
-			q := Queued{Seq: t.Seq, QoS: t.QoS, Retain: t.Retain, SubscriptionIDs: t.SubscriptionIDs, Message: op.Message}
+			q := Queued{Seq: t.Seq, QoS: t.QoS, Retain: t.Retain, SubscriptionIDs: t.SubscriptionIDs, Share: t.Share, Message: op.Message}
 			i, _ := slices.BinarySearchFunc(s.queue, t.Seq, func(q Queued, seq uint64) int { return int(q.Seq) - int(seq) })
 			s.queue = slices.Insert(s.queue, i, q)
 		}

@@ -6,7 +6,8 @@ import "slices"
 // once, when that is durable, and before any delivery that it causes leaves
 // Next; it must not block. Its slices are parallel to subs: the Reason, and
 // the granted QoS where the Reason is Success. Retained values follow through
-// the outbox, as each subscription's RetainHandling says.
+// the outbox, as each subscription's RetainHandling says; a shared
+// subscription gets none, and may not have NoLocal.
 func (s *Session) Subscribe(subs []Subscription, done func([]Reason, []QoS)) {
 	st := s.state
 	work := &subscribing{state: st, reasons: make([]Reason, len(subs)), granted: make([]QoS, len(subs))}
@@ -67,19 +68,20 @@ func (w *subscribing) add(sub *Subscription) Reason {
 		return QoSNotSupported
 	case ValidFilter(sub.Filter) != nil:
 		return InvalidFilter
-	case isShared(sub.Filter):
-		return SharedNotSupported
+	case sub.NoLocal && IsShared(sub.Filter):
+		return ProtocolError // [MQTT-3.8.3-4]
 	}
 	st := w.state
 	kept := &subscription{Subscription: *sub}
+	kept.Filter = canonicalFilter(sub.Filter)
 	if sub.ID != 0 {
 		kept.ids = []uint32{sub.ID}
 	}
-	before, existed := st.subs[sub.Filter]
+	before, existed := st.subs[kept.Filter]
 	if st.subs == nil {
 		st.subs = make(map[string]*subscription)
 	}
-	st.subs[sub.Filter] = kept
+	st.subs[kept.Filter] = kept
 	st.broker.router.add(st, kept)
 	if i := slices.Index(w.added, before); i >= 0 {
 		w.added[i] = kept // the same filter twice
@@ -88,10 +90,13 @@ func (w *subscribing) add(sub *Subscription) Reason {
 	}
 	// Devices subscribe anew with each connection. What is stored as it is need
 	// not be stored again; another Subscribe on its way may still be undone.
-	if !existed || before.Subscription != *sub || st.holds > 1 {
+	if !existed || before.Subscription != kept.Subscription || st.holds > 1 {
 		w.ops = append(w.ops, Op{Kind: OpSubscribe, ClientID: st.id, Subscription: &kept.Subscription})
 	}
-	if sub.RetainHandling == 0 || sub.RetainHandling == 1 && !existed {
+	switch {
+	case IsShared(kept.Filter): // gets no retained values (MQTT 5 section 4.8.2)
+		st.sharing = true
+	case sub.RetainHandling == 0 || sub.RetainHandling == 1 && !existed:
 		w.retained(kept)
 	}
 	return Success
@@ -104,11 +109,11 @@ func (w *subscribing) add(sub *Subscription) Reason {
 func (w *subscribing) retained(sub *subscription) {
 	st := w.state
 	limit := st.broker.cfg.Session.QueueBytes
-	st.broker.retained.match(sub.Filter, nowMillis(), func(m *Message) bool {
+	st.broker.eachRetained(sub.Filter, func(m *Message) bool {
 		if sub.NoLocal && m.ClientID == st.id {
 			return true
 		}
-		e := entry{msg: m, size: int32(m.size()), ids: sub.ids, qos: min(sub.QoS, m.QoS), retain: true, shared: true}
+		e := entry{msg: m, size: int32(m.size()), ids: sub.ids, qos: min(sub.QoS, m.QoS), retain: true, retained: true}
 		switch {
 		case e.qos == 0:
 			st.enqueue(e, false)
@@ -164,15 +169,19 @@ func (s *sessionState) unhold() {
 
 // Unsubscribe ends subscriptions. done is called once, when that is durable,
 // with Success or NoSubscriptionExisted for each filter; it must not block.
-// What is queued already is still delivered [MQTT-3.10.4-3].
+// What is queued already is still delivered [MQTT-3.10.4-3]; what waits of a
+// shared subscription and was never sent goes to other members if they can
+// take it.
 func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 	st := s.state
 	reasons := make([]Reason, len(filters))
 	var ops []Op
+	var left []string // shared
 	st.mu.Lock()
 	owner := st.owner == s
 	st.handing++
 	for i, f := range filters {
+		f = canonicalFilter(f)
 		switch _, held := st.subs[f]; {
 		case !owner:
 			reasons[i] = Closed
@@ -182,11 +191,15 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 			reasons[i] = NoSubscriptionExisted
 		default:
 			delete(st.subs, f)
+			if IsShared(f) {
+				left = append(left, f)
+			}
 			st.broker.router.remove(st, f)
 			ops = append(ops, Op{Kind: OpUnsubscribe, ClientID: st.id, Topic: f})
 		}
 	}
 	st.mu.Unlock()
+	defer st.passOn(left, fitAway)
 	defer st.handedOver()
 	finish := func(err error) {
 		for i := range reasons {

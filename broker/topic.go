@@ -14,8 +14,6 @@ const (
 	MaxTopicLevels = 128
 )
 
-const sharePrefix = "$share/"
-
 var (
 	errEmptyTopic  = errors.New("topic is empty")
 	errTopicUTF8   = errors.New("topic is not valid UTF-8")
@@ -40,11 +38,12 @@ func ValidTopic(s string) error {
 }
 
 // ValidFilter checks a topic filter, with the syntax of shared subscriptions
-// [MQTT-4.7.1-1, MQTT-4.7.1-2, MQTT-4.8.2-1, MQTT-4.8.2-2].
+// and of their short form $queue/{filter} [MQTT-4.7.1-1, MQTT-4.7.1-2, MQTT-4.8.2-1, MQTT-4.8.2-2].
 func ValidFilter(s string) error {
 	if err := validText(s); err != nil {
 		return err
 	}
+	s = canonicalFilter(s)
 	if strings.HasPrefix(s, sharePrefix) || s == "$share" {
 		group, filter, ok := strings.Cut(strings.TrimPrefix(s, sharePrefix), "/")
 		if !ok || s == "$share" || group == "" || filter == "" || strings.ContainsAny(group, "+#") {
@@ -80,9 +79,6 @@ func validText(s string) error {
 	}
 	return nil
 }
-
-// isShared reports whether a valid filter asks for a shared subscription.
-func isShared(filter string) bool { return strings.HasPrefix(filter, sharePrefix) }
 
 // MatchFilter reports whether a valid filter matches a valid topic name. A
 // leading wildcard matches no topic that begins with $ [MQTT-4.7.2-1], and

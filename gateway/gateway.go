@@ -36,6 +36,7 @@ type Gateway struct {
 	certs     []certificate
 	alarms    *admin.Alarms
 	watch     *watch
+	sys       *sysTopics // nil when they are off
 	admin     *admin.Server
 }
 
@@ -47,7 +48,7 @@ func New(cfg *config.Config, log *slog.Logger) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg, node: cfg.NodeName(), log: log, reg: prometheus.NewRegistry(), startedAt: time.Now()}
 	g.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, build := range []func() error{g.openStore, g.openBridges, g.openBroker, g.openListeners, g.openAdmin} {
+	for _, build := range []func() error{g.openStore, g.openBridges, g.openBroker, g.openListeners, g.openSys, g.openAdmin} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, g.Close())
 		}
@@ -102,12 +103,16 @@ func (g *Gateway) openBridges() error {
 func (g *Gateway) openBroker() (err error) {
 	s := &g.cfg.Broker.Session
 	cfg := broker.Config{
-		Node:         g.node,
-		Authenticate: auth.Verified{Else: auth.Anonymous(g.cfg.Auth.Anonymous)},
+		Node:          g.node,
+		Authenticate:  auth.Verified{Else: auth.Anonymous(g.cfg.Auth.Anonymous)},
+		ShareStrategy: broker.ShareStrategy(g.cfg.Broker.SharedStrategy),
 		Session: broker.SessionConfig{
 			MaxExpiry: time.Duration(s.MaxExpiry), QueueBytes: int64(s.QueueBytes), WhenFull: broker.FullPolicy(s.WhenFull),
 			Inflight: s.Inflight, MemoryBytes: int(s.MemoryBytes),
 		},
+	}
+	if g.cfg.Broker.SysInterval > 0 {
+		cfg.OnConnection = func(e broker.ConnectionEvent) { g.sys.connection(e) }
 	}
 	for _, p := range g.bridges {
 		cfg.Hooks = append(cfg.Hooks, p.stage)
@@ -115,6 +120,16 @@ func (g *Gateway) openBroker() (err error) {
 	g.broker, err = broker.New(context.Background(), cfg, g.store, g.log.With("part", "broker"), g.reg)
 	if err != nil {
 		return fmt.Errorf("start broker: %w", err)
+	}
+	return nil
+}
+
+// openSys makes the $SYS topics, so that they are there when the first client
+// comes. It counts what the listeners count.
+func (g *Gateway) openSys() error {
+	if g.cfg.Broker.SysInterval > 0 {
+		g.sys = newSysTopics(g)
+		g.sys.look(time.Now())
 	}
 	return nil
 }
@@ -150,6 +165,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	inner.run("admin interface", g.admin.Run)
 	inner.run("alarms", g.watch.run)
+	if g.sys != nil {
+		inner.run("$SYS topics", g.sys.run)
+	}
 	for _, l := range g.listeners {
 		outer.run("listener "+l.name, l.server.Run)
 	}

@@ -19,8 +19,6 @@ var recorded = map[Broker]map[Version]map[string]Verdict{
 	Gantry: {
 		MQTT5: merged(
 			each(NotOffered, "no WebSocket listener in this version", "6.0.0-1", "6.0.0-2", "6.0.0-4"),
-			each(NotOffered, "no shared subscriptions in this version: announced in CONNACK, refused with 0x9E",
-				"4.8.2-1", "4.8.2-2", "4.8.2-3", "4.8.2-4", "4.8.2-5", "4.8.2-6"),
 			noAuthMethod,
 		),
 		MQTT311: each(NotOffered, "no WebSocket listener in this version", "6.0.0-1", "6.0.0-2", "6.0.0-4"),

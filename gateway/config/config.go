@@ -82,10 +82,12 @@ type Auth struct {
 
 // Broker is what holds for every client, whatever its protocol.
 type Broker struct {
-	Durability    Durability `yaml:"durability"`
-	SyncInterval  Duration   `yaml:"sync_interval"` // with durability: interval
-	MaxPacketSize Bytes      `yaml:"max_packet_size"`
-	Session       Session    `yaml:"session"`
+	Durability     Durability     `yaml:"durability"`
+	SyncInterval   Duration       `yaml:"sync_interval"` // with durability: interval
+	MaxPacketSize  Bytes          `yaml:"max_packet_size"`
+	SharedStrategy SharedStrategy `yaml:"shared_strategy"` // who of a shared subscription gets a message
+	SysInterval    Duration       `yaml:"sys_interval"`    // how often $SYS topics are refreshed, 0 = there are none
+	Session        Session        `yaml:"session"`
 }
 
 // Session limits each client session.
@@ -127,9 +129,11 @@ func defaults() *Config {
 		Log:     Log{Level: "info", Format: "text"},
 		Auth:    Auth{Anonymous: AnonymousLoopback},
 		Broker: Broker{
-			Durability:    DurabilitySync,
-			SyncInterval:  Duration(50 * time.Millisecond),
-			MaxPacketSize: MiB,
+			Durability:     DurabilitySync,
+			SyncInterval:   Duration(50 * time.Millisecond),
+			MaxPacketSize:  MiB,
+			SharedStrategy: SharedRoundRobin,
+			SysInterval:    Duration(10 * time.Second),
 			Session: Session{
 				MaxExpiry:   Duration(24 * time.Hour),
 				QueueBytes:  64 * MiB,

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"gantry/broker"
 )
 
 // errUnavailable marks what the file format knows and this version does not have.
@@ -45,6 +47,12 @@ const (
 	SessionRefuse     SessionWhenFull = "refuse"
 	SessionDropOldest SessionWhenFull = "drop_oldest"
 )
+
+// SharedStrategy says which member of a shared subscription gets a message.
+type SharedStrategy string
+
+// SharedRoundRobin is the default of [SharedStrategy]; broker.ShareStrategies lists all.
+const SharedRoundRobin = SharedStrategy(broker.ShareRoundRobin)
 
 // QueueWhenFull says what happens to a message for a bridge whose queue is full.
 type QueueWhenFull string
@@ -155,6 +163,7 @@ var choices = map[reflect.Type]choice{
 	reflect.TypeFor[Anonymous]():       {values: texts(AnonymousNever, AnonymousLoopback, AnonymousAlways)},
 	reflect.TypeFor[Durability]():      {values: texts(DurabilitySync, DurabilityInterval, DurabilityMemory)},
 	reflect.TypeFor[SessionWhenFull](): {values: texts(SessionRefuse, SessionDropOldest)},
+	reflect.TypeFor[SharedStrategy]():  {values: texts(broker.ShareStrategies()...), planned: []string{"local"}},
 	reflect.TypeFor[QueueWhenFull]():   {values: texts(QueueDropOldest, QueueRefuse, QueueBlock)},
 	reflect.TypeFor[MQTTTransport]():   {values: texts(MQTTOverTCP, MQTTOverWebSocket), planned: []string{"quic"}},
 	reflect.TypeFor[ClientAuth]():      {values: texts(ClientAuthNone, ClientAuthRequest, ClientAuthRequire)},

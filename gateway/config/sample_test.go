@@ -94,10 +94,9 @@ func TestSamplesShowEveryKey(t *testing.T) {
 // Every name that a comment of a sample calls not available is one that the loader refuses as such.
 func TestSamplesNameOnlyRefusedKeys(t *testing.T) {
 	for key, text := range map[string]string{
-		"auth.chain":             "auth: {chain: []}",
-		"authorization":          "authorization: {default: deny}",
-		"broker.shared_strategy": "broker: {shared_strategy: sticky}",
-		"store.redis":            "store: {redis: {}}",
+		"auth.chain":    "auth: {chain: []}",
+		"authorization": "authorization: {default: deny}",
+		"store.redis":   "store: {redis: {}}",
 	} {
 		_, err := parse("f", []byte(text), nil)
 		require.EqualError(t, err, "f:1: "+key+": not available in this version")

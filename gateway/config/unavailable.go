@@ -9,13 +9,12 @@ var planned = regexp.MustCompile(`^(` +
 	`listeners\.http\[\d+\]\.tls|` +
 	`auth\.chain|` +
 	`authorization|` +
-	`broker\.shared_strategy|` +
 	`store\.redis|` +
 	`bridges\[\d+\]\.(url|out|in)` +
 	`)$`)
 
 // plannedVariables are the environment variables of scalars below those keys.
-var plannedVariables = regexp.MustCompile(`^GANTRY_(AUTHORIZATION_|STORE_REDIS_|BROKER_SHARED_STRATEGY$)`)
+var plannedVariables = regexp.MustCompile(`^GANTRY_(AUTHORIZATION_|STORE_REDIS_)`)
 
 // unavailable reports whether a key that no struct has is part of the file format all the same.
 func unavailable(path string) bool { return planned.MatchString(path) }

@@ -149,6 +149,9 @@ func validOrigin(s string) bool {
 func (b *Broker) validate(add check) {
 	inRange(add, "broker.sync_interval", b.SyncInterval, Duration(time.Millisecond), Duration(time.Minute))
 	inRange(add, "broker.max_packet_size", b.MaxPacketSize, KiB, maxPacketLimit)
+	if b.SysInterval != 0 {
+		inRange(add, "broker.sys_interval", b.SysInterval, Duration(time.Second), Duration(time.Hour))
+	}
 	s := b.Session
 	inRange(add, "broker.session.inflight", s.Inflight, 1, math.MaxUint16)
 	inRange(add, "broker.session.max_expiry", s.MaxExpiry, Duration(time.Second), Duration(100*365*24*time.Hour))

@@ -21,7 +21,7 @@ import (
 //	unsubscribe:     client s, filter s
 //	retain:          message index u, topic s
 //	unretain:        topic s
-//	enqueue:         message index u, n u, n × (client s, seq u, flags 1, n u, n × id u)
+//	enqueue:         message index u, n u, n × (client s, seq u, flags 1, n u, n × id u, if flagged: shared subscription s)
 //	dequeue, released, sent:  client s, seq u
 //	inbound, inbound done:    client s, packet id u
 //	born:            client s, number of the log record that created the session u
@@ -42,7 +42,8 @@ const (
 	flagQoS       = 0x03 // of subscriptions and targets
 	flagRetain    = 0x04 // target: RETAIN is set; subscription: retain as published
 	flagNoLocal   = 0x08
-	handlingShift = 4 // subscription: two bits of retain handling
+	flagShare     = 0x08 // target: it came by a shared subscription
+	handlingShift = 4    // subscription: two bits of retain handling
 )
 
 var errShort = errors.New("record ends too early")
@@ -241,11 +242,17 @@ func appendTargets(b []byte, targets []broker.Target) []byte {
 		if t.Retain {
 			flags |= flagRetain
 		}
+		if t.Share != "" {
+			flags |= flagShare
+		}
 		b = appendString(b, t.ClientID)
 		b = append(binary.AppendUvarint(b, t.Seq), flags)
 		b = binary.AppendUvarint(b, uint64(len(t.SubscriptionIDs)))
 		for _, id := range t.SubscriptionIDs {
 			b = binary.AppendUvarint(b, uint64(id))
+		}
+		if t.Share != "" {
+			b = appendString(b, t.Share)
 		}
 	}
 	return b

@@ -150,6 +150,7 @@ type target struct {
 	flags  byte
 	ids    fields // reads the subscription ids
 	idN    int
+	share  []byte
 	whole  []byte
 }
 
@@ -199,6 +200,9 @@ func (o *op) target() target {
 	t.ids, t.idN = *f, int(min(n, uint64(len(f.b))))
 	for range t.idN {
 		f.uvarint()
+	}
+	if t.flags&flagShare != 0 {
+		t.share = f.bytes()
 	}
 	t.whole = f.b[from:f.off]
 	return t

@@ -126,7 +126,7 @@ func decodeQueued(b []byte, clientID string, e entry, q *broker.Queued) error {
 	if found == nil || !ok {
 		return errors.New("no such target in the record")
 	}
-	q.SubscriptionIDs = found.subscriptionIDs()
+	q.SubscriptionIDs, q.Share = found.subscriptionIDs(), string(found.share)
 	q.Message, err = broker.ParseMessage(msg)
 	return err
 }

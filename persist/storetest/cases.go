@@ -155,6 +155,9 @@ func testTargets(t *testing.T, open Open) {
 		for j := range i % 4 {
 			target.SubscriptionIDs = append(target.SubscriptionIDs, uint32(100*i+j+1))
 		}
+		if i%5 > 2 {
+			target.Share = fmt.Sprintf("$share/group %d/t", i)
+		}
 		targets = append(targets, target)
 	}
 	b.commit(ops...)

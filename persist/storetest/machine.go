@@ -125,6 +125,9 @@ func (g *Generator) targets(rt *rapid.T) []broker.Target {
 		if rapid.Bool().Draw(rt, "with id") {
 			t.SubscriptionIDs = []uint32{rapid.Uint32Range(1, 1<<28-1).Draw(rt, "subscription")}
 		}
+		if rapid.Bool().Draw(rt, "shared") {
+			t.Share = "$share/g/" + rapid.SampledFrom([]string{"#", "a/+"}).Draw(rt, "share")
+		}
 		targets = append(targets, t)
 	}
 	return targets

@@ -54,7 +54,7 @@ func (m *Model) apply(op *broker.Op) {
 		for _, t := range op.Targets {
 			if s := m.Sessions[t.ClientID]; s != nil {
 				s.Queue[t.Seq] = broker.Queued{
-					Seq: t.Seq, QoS: t.QoS, Retain: t.Retain, SubscriptionIDs: t.SubscriptionIDs, Message: op.Message,
+					Seq: t.Seq, QoS: t.QoS, Retain: t.Retain, SubscriptionIDs: t.SubscriptionIDs, Share: t.Share, Message: op.Message,
 				}
 			}
 		}

@@ -40,7 +40,6 @@ var codeTable = map[broker.Reason]codes.Code{
 	broker.InvalidPayload:         codes.BadRequest,
 	broker.RetainNotSupported:     codes.NotImplemented,
 	broker.QoSNotSupported:        codes.NotImplemented,
-	broker.SharedNotSupported:     codes.NotImplemented,
 	broker.Closed:                 codes.ServiceUnavailable,
 }
 

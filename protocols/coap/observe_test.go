@@ -196,11 +196,30 @@ func TestOverlappingObservationsEachGetTheirNotification(t *testing.T) {
 	c.silence()
 }
 
+func TestObserveShared(t *testing.T) {
+	s, b := start(t, testConfig())
+	publish(t, b, &broker.Message{Topic: "a", Payload: []byte("old"), Retain: true})
+	members := []*client{dial(t, s), dial(t, s)}
+	for _, c := range members {
+		m := c.do(register("t", "$share/g/a"))
+		require.Equal(t, codes.Content, m.Code)
+		require.Empty(t, m.Payload, "no retained value")
+	}
+	for range 5 {
+		publish(t, b, &broker.Message{Topic: "a", Payload: []byte("x")})
+		publish(t, b, &broker.Message{Topic: "a", Payload: []byte("y")})
+		got := []string{string(members[0].read().Payload), string(members[1].read().Payload)}
+		require.ElementsMatch(t, []string{"x", "y"}, got)
+	}
+	for _, c := range members {
+		c.silence()
+	}
+}
+
 func TestRefusedRegistrations(t *testing.T) {
 	s, b := start(t, testConfig())
 	publish(t, b, &broker.Message{Topic: "a", Payload: []byte("x"), Retain: true, Properties: &broker.Properties{ContentType: "application/json"}})
 	c := dial(t, s)
-	require.Equal(t, codes.NotImplemented, c.do(register("t", "$share/g/a")).Code)
 	require.Equal(t, codes.BadRequest, c.do(register("t", "a/#/b")).Code)
 	r := register("t", "a")
 	r.options = append(r.options, opt(message.Accept, 60))

@@ -105,7 +105,7 @@ func unhex(c byte) int {
 
 // hasWildcard reports whether a valid filter is not a topic name.
 func hasWildcard(filter string) bool {
-	return strings.ContainsAny(filter, "+#") || strings.HasPrefix(filter, "$share/")
+	return strings.ContainsAny(filter, "+#") || broker.IsShared(filter)
 }
 
 func isPath(path [][]byte, want ...string) bool {

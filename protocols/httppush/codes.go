@@ -46,7 +46,6 @@ var codes = map[broker.Reason]code{
 	broker.InvalidPayload:         {http.StatusBadRequest, 0x99, "payload_format_invalid"},
 	broker.RetainNotSupported:     {http.StatusBadRequest, 0x9A, "retain_not_supported"},
 	broker.QoSNotSupported:        {http.StatusBadRequest, 0x9B, "qos_not_supported"},
-	broker.SharedNotSupported:     {http.StatusBadRequest, 0x9E, "shared_subscriptions_not_supported"},
 	broker.Closed:                 {http.StatusServiceUnavailable, 0x8E, "session_taken_over"}, // a repeat opens a new session
 }
 

@@ -122,7 +122,7 @@ func pahoV5(ctx context.Context, t *testing.T, r *rig, id string, got chan<- *pa
 	require.NoError(t, err)
 	require.Zero(t, ack.ReasonCode)
 	require.Equal(t, uint16(1000), *ack.Properties.ReceiveMaximum)
-	require.False(t, ack.Properties.SharedSubAvailable)
+	require.True(t, ack.Properties.SharedSubAvailable)
 	return c
 }
 

@@ -56,7 +56,6 @@ var codeTable = map[broker.Reason]codes{
 	broker.InvalidPayload:         {0x99, 3, 0x99, 0x99, 0x80, false},
 	broker.RetainNotSupported:     {0x9A, 3, 0x9A, 0x83, 0x80, false},
 	broker.QoSNotSupported:        {0x9B, 3, 0x9B, 0x83, 0x83, false},
-	broker.SharedNotSupported:     {0x83, 3, 0x9E, 0x83, 0x9E, false},
 	broker.Closed:                 {0x80, 3, 0x8E, 0x80, 0x80, true},
 }
 

@@ -46,6 +46,6 @@ func TestEveryReasonHasItsCodes(t *testing.T) {
 func TestSubscribeCodes(t *testing.T) {
 	require.Equal(t, byte(2), subscribeCode(broker.Success, 2, wire.V5))
 	require.Equal(t, byte(1), subscribeCode(broker.Success, 1, wire.V311))
-	require.Equal(t, byte(0x9E), subscribeCode(broker.SharedNotSupported, 0, wire.V5))
-	require.Equal(t, byte(0x80), subscribeCode(broker.SharedNotSupported, 0, wire.V311))
+	require.Equal(t, byte(0x8F), subscribeCode(broker.InvalidFilter, 0, wire.V5))
+	require.Equal(t, byte(0x80), subscribeCode(broker.InvalidFilter, 0, wire.V311))
 }

@@ -151,7 +151,6 @@ func (c *conn) setKeepAlive(p *wire.Connect, a *wire.Connack) {
 func (c *conn) welcome(p *wire.Connect, a *wire.Connack, present bool) {
 	cfg := &c.srv.cfg
 	a.SessionPresent = present && p.Version != wire.V31 // there the flag is reserved
-	a.NoShared = true
 	a.MaximumPacketSize = uint32(cfg.MaxPacketSize)
 	a.TopicAliasMaximum = cfg.TopicAliasMax
 	if cfg.ReceiveMaximum != math.MaxUint16 {

@@ -14,7 +14,7 @@ import (
 )
 
 // announced is what a version 5 CONNACK says with the default configuration.
-const announced = "21 03e8 27 00100000 22 0010 2a 00"
+const announced = "21 03e8 27 00100000 22 0010"
 
 func TestConnectAnswers(t *testing.T) {
 	r := newRig(t, Config{})
@@ -32,9 +32,9 @@ func TestConnectAnswers(t *testing.T) {
 		{"unknown level above 5", "10 0d 0004 'MQTT' 06 02 003c 0001 'a'", "20 40 00 84 3d 1f 003a 'unsupported protocol version: protocol level is not served'", false},
 		{"unknown protocol", "10 0d 0004 'MQTX' 04 02 003c 0001 'a'", "", false},
 		{"3.1.1 reserved flag", "10 0d 0004 'MQTT' 04 03 003c 0001 'a'", "", false},
-		{"5", "10 0e 0004 'MQTT' 05 02 003c 00 0001 'd'", "20 10 00 00 0d" + announced, true},
-		{"5 password without user name", "10 11 0004 'MQTT' 05 42 0000 00 0001 'e' 0001 'p'", "20 10 00 00 0d" + announced, true},
-		{"5 capped session expiry", "10 13 0004 'MQTT' 05 02 0000 05 11 ffffffff 0001 'f'", "20 15 00 00 12 11 00015180" + announced, true},
+		{"5", "10 0e 0004 'MQTT' 05 02 003c 00 0001 'd'", "20 0e 00 00 0b" + announced, true},
+		{"5 password without user name", "10 11 0004 'MQTT' 05 42 0000 00 0001 'e' 0001 'p'", "20 0e 00 00 0b" + announced, true},
+		{"5 capped session expiry", "10 13 0004 'MQTT' 05 02 0000 05 11 ffffffff 0001 'f'", "20 13 00 00 10 11 00015180" + announced, true},
 		{"5 authentication method", "10 12 0004 'MQTT' 05 02 0000 04 15 0001 'm' 0001 'g'", "20 44 00 8c 41 1f 003e 'bad authentication method: authentication method is not served'", false},
 		{"5 Receive Maximum 0, no problem information", "10 13 0004 'MQTT' 05 02 0000 05 17 00 21 0000 0001 'h'", "20 03 00 82 00", false},
 		{"5 reserved flag", "10 0e 0004 'MQTT' 05 03 0000 00 0001 'i'", "20 34 00 81 31 1f 002e 'malformed packet: reserved connect flag is set'", false},
@@ -68,7 +68,7 @@ func TestConnackAnnouncesWhatDiffers(t *testing.T) {
 	require.Equal(t, raw(t, "27 00000800 12"), body[3:9])
 	n := 11 + int(body[10])
 	require.Regexp(t, "^auto-[A-Z0-9]+$", string(body[11:n]))
-	require.Equal(t, raw(t, "22 0001 2a 00 13 001e"), body[n:], "topic aliases, no shared subscriptions, keep alive")
+	require.Equal(t, raw(t, "22 0001 13 001e"), body[n:], "topic aliases, keep alive")
 	infos := r.broker.Sessions()
 	require.Len(t, infos, 1)
 	require.Equal(t, string(body[11:n]), infos[0].ClientID)
@@ -78,7 +78,7 @@ func TestServerKeepAliveOnlyWhenLonger(t *testing.T) {
 	r := newRig(t, Config{MaxKeepAlive: 90 * time.Second})
 	p := r.dial(wire.V5)
 	p.send("10 0e 0004 'MQTT' 05 02 003c 00 0001 'a'")
-	p.expect("20 10 00 00 0d" + announced)
+	p.expect("20 0e 00 00 0b" + announced)
 }
 
 func TestFaultsAfterConnect(t *testing.T) {
@@ -180,7 +180,7 @@ func TestKeepAlive(t *testing.T) {
 	r := newRig(t, Config{})
 	p := r.dial(wire.V5)
 	p.send("10 0e 0004 'MQTT' 05 02 0001 00 0001 'a'")
-	p.expect("20 10 00 00 0d" + announced)
+	p.expect("20 0e 00 00 0b" + announced)
 	time.Sleep(time.Second) // a sign of life moves the end
 	start := time.Now()
 	p.expectSilence()

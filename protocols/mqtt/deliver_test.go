@@ -21,7 +21,7 @@ func TestSubscribeAnswers(t *testing.T) {
 	seed.expect("40 02 0001")
 	p := r.connect(wire.V5, "v5", 2)
 	p.send("82 2e 0001 00 0001 'a' 02 0003 'a+b' 00 0002 '#a' 01 000a '$share/g/a' 01 0007 '$share/' 00 0002 'rt' 01")
-	p.expect("90 09 0001 00 02 8f 8f 9e 8f 01")
+	p.expect("90 09 0001 00 02 8f 8f 01 8f 01")
 	p.expect("33 08 0002 'rt' 0001 00 'v'") // behind SUBACK, retained
 	p.send("a2 0a 0002 00 0001 'a' 0002 'no'")
 	p.expect("b0 05 0002 00 00 11")
@@ -176,7 +176,7 @@ func TestTakeoverDuringConnect(t *testing.T) {
 	first.expect("20 03 00 88 00")
 	first.expectClosed()
 	r.store.release()
-	second.expect("20 10 00 00 0d" + announced)
+	second.expect("20 0e 00 00 0b" + announced)
 	second.expectSilence()
 }
 

@@ -15,7 +15,6 @@ type Connack struct {
 	SessionExpiry     uint32 // seconds, 0xFFFFFFFF = never
 	HasKeepAlive      bool
 	KeepAlive         uint16 // seconds
-	NoShared          bool   // Shared Subscription Available = 0
 	ReasonString      string // at most 65535 bytes
 }
 
@@ -52,9 +51,6 @@ func (a *Connack) appendProps(b []byte) []byte {
 	}
 	if a.ReasonString != "" {
 		b = appendString(append(b, propReasonString), a.ReasonString)
-	}
-	if a.NoShared {
-		b = append(b, propSharedAvailable, 0)
 	}
 	if a.HasKeepAlive {
 		b = appendUint16(append(b, propServerKeepAlive), a.KeepAlive)

@@ -225,6 +225,7 @@ var badPackets = []packetCase{
 	{"SUBSCRIBE v5 identifier 0", V5, "82 09 0001 02 0b 00 0001 'a' 00", nil, broker.ProtocolError},
 	{"SUBSCRIBE v5 identifier twice", V5, "82 0b 0001 04 0b 01 0b 02 0001 'a' 00", nil, broker.ProtocolError},
 	{"SUBSCRIBE v5 identifier not minimal", V5, "82 0a 0001 03 0b 8100 0001 'a' 00", nil, broker.Malformed},
+	{"SUBSCRIBE v5 no local on shared, short form", V5, "82 0e 0001 00 0008 '$queue/a' 04", nil, broker.ProtocolError},
 	{"SUBSCRIBE v5 no local on shared", V5, "82 10 0001 00 000a '$share/g/a' 04", nil, broker.ProtocolError},
 	{"SUBSCRIBE filter not UTF-8", V311, "82 06 0001 0001 ff 00", nil, broker.Malformed},
 

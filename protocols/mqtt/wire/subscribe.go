@@ -1,10 +1,6 @@
 package wire
 
-import (
-	"strings"
-
-	"gantry/broker"
-)
+import "gantry/broker"
 
 var (
 	errNoFilter       = violation("no topic filter")
@@ -69,7 +65,7 @@ func subOptions(s *broker.Subscription, o byte, v Version) error {
 	s.NoLocal = o&4 != 0
 	s.RetainAsPublished = o&8 != 0
 	s.RetainHandling = o >> 4 & 3
-	if s.NoLocal && strings.HasPrefix(s.Filter, "$share/") {
+	if s.NoLocal && broker.IsShared(s.Filter) {
 		return errSharedNoLocal // [MQTT-3.8.3-4]
 	}
 	return nil

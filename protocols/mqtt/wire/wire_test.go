@@ -143,13 +143,13 @@ func TestAppendServerPackets(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		{"CONNACK 3.1.1", AppendConnack(nil, &Connack{SessionPresent: true, NoShared: true}, V311), "20 02 01 00"},
+		{"CONNACK 3.1.1", AppendConnack(nil, &Connack{SessionPresent: true}, V311), "20 02 01 00"},
 		{"CONNACK 3.1.1 refused", AppendConnack(nil, &Connack{Code: 5, ReasonString: "no"}, V311), "20 02 00 05"},
 		{"CONNACK 5 plain", AppendConnack(nil, &Connack{}, V5), "20 03 00 00 00"},
 		{"CONNACK 5 full", AppendConnack(nil, &Connack{
 			SessionPresent: true, ReceiveMaximum: 10, MaximumPacketSize: 1 << 20, TopicAliasMaximum: 16, AssignedClientID: "id",
-			HasSessionExpiry: true, SessionExpiry: 5, HasKeepAlive: true, KeepAlive: 30, NoShared: true, ReasonString: "r",
-		}, V5), "20 21 01 00 1e 11 00000005 21 000a 27 00100000 12 0002 'id' 22 0010 1f 0001 'r' 2a 00 13 001e"},
+			HasSessionExpiry: true, SessionExpiry: 5, HasKeepAlive: true, KeepAlive: 30, ReasonString: "r",
+		}, V5), "20 1f 01 00 1c 11 00000005 21 000a 27 00100000 12 0002 'id' 22 0010 1f 0001 'r' 13 001e"},
 		{"PUBACK", AppendAck(nil, PUBACK, 7, 0x10, V311), "40 02 0007"},
 		{"PUBACK 5 success", AppendAck(nil, PUBACK, 7, 0, V5), "40 02 0007"},
 		{"PUBREC 5 code", AppendAck(nil, PUBREC, 7, 0x97, V5), "50 03 0007 97"},
