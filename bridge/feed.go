@@ -3,6 +3,7 @@ package bridge
 import (
 	"errors"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type Feed struct {
 	reader   *queue.Reader
 	stopping chan struct{}
 	log      *ledger
+	events   *slog.Logger
 	metrics  *forwarderMetrics
 }
 
@@ -51,7 +53,11 @@ func (f *Feed) Ready() <-chan struct{} { return f.queue.Ready() }
 func (f *Feed) Stopping() <-chan struct{} { return f.stopping }
 
 // Connected tells that the other side accepts records now.
-func (f *Feed) Connected() { f.log.connected() }
+func (f *Feed) Connected() {
+	if f.log.connected() {
+		f.events.Info("bridge is connected") // the end of what the warnings before it told
+	}
+}
 
 // Sent notes that all records below next are under way.
 func (f *Feed) Sent(next uint64) { f.log.sent(next) }
@@ -128,11 +134,14 @@ func (l *ledger) begin() {
 	}
 }
 
-func (l *ledger) connected() {
+// connected reports whether the sink was not connected before.
+func (l *ledger) connected() (news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lastErr = nil
+	news = l.state != Connected
 	l.enter(Connected)
+	return news
 }
 
 // failed notes the end of a run and reports whether it had made progress.

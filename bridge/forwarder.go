@@ -172,7 +172,7 @@ func (f *Forwarder) Close() error {
 // attempt runs the sink once. It returns nil when the sink was asked to stop.
 func (f *Forwarder) attempt(ctx context.Context) error {
 	f.ledger.begin()
-	feed := &Feed{queue: f.queue, stopping: make(chan struct{}), log: &f.ledger, metrics: &f.metrics}
+	feed := &Feed{queue: f.queue, stopping: make(chan struct{}), log: &f.ledger, events: f.log, metrics: &f.metrics}
 	feed.Rewind(f.queue.Frontier())
 	runCtx, abort := context.WithCancel(context.WithoutCancel(ctx))
 	defer abort()

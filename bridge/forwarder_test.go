@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -131,6 +134,44 @@ func TestRetriesForEver(t *testing.T) {
 	require.Equal(t, "not yet", s.LastError)
 	require.EqualValues(t, 5, s.Retries)
 	require.EqualValues(t, 6, runs.Load())
+}
+
+// A reader of the log sees that an outage is over.
+func TestLogTellsOfTheEndOfAnOutage(t *testing.T) {
+	lines := &logLines{}
+	tries := atomic.Int32{}
+	f, err := NewForwarder(ForwarderConfig{Bridge: "b", MinBackoff: time.Millisecond}, openQueue(t), sinkFunc(func(ctx context.Context, feed *Feed) error {
+		if tries.Add(1) == 1 {
+			return errors.New("not yet")
+		}
+		feed.Connected()
+		return confirmAll(ctx, feed) // tells it once more
+	}), slog.New(slog.NewTextHandler(lines, nil)), nil)
+	require.NoError(t, err)
+	go func() { _ = f.Run(context.Background()) }() // Close waits for it
+	await(t, func() bool { return f.Status().State == Connected })
+	require.NoError(t, f.Close())
+	text := lines.String()
+	require.Contains(t, text, "cannot deliver")
+	require.Equal(t, 1, strings.Count(text, "bridge is connected"), text)
+}
+
+// logLines keeps what is logged.
+type logLines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 func TestPermanentErrorShowsAsFailed(t *testing.T) {
