@@ -412,6 +412,23 @@ func TestSlowSubscriberLosesOnlyItsOwnQoS0(t *testing.T) {
 	require.Equal(t, uint64(100-len(got)), b.Stats().Dropped["queue_full"])
 }
 
+func TestAdapterMayAskForLessMemory(t *testing.T) {
+	b := newBroker(t, newMemStore())
+	sub := connect(t, b, "sub", func(r *ConnectRequest) { r.MemoryBytes = 2000 })
+	all, pub := connect(t, b, "all"), connect(t, b, "pub")
+	sub.subscribe("t", 0)
+	all.subscribe("t", 0)
+	for i := range 100 {
+		pub.publish("t", fmt.Sprint(i), 0)
+	}
+	require.Len(t, all.payloads(), 100)
+	got := sub.payloads()
+	require.LessOrEqual(t, len(got), 2000/entryOverhead)
+	require.Equal(t, "99", got[len(got)-1])
+	pub.publish("t", strings.Repeat("x", 5000), 0)
+	require.Len(t, sub.payloads(), 1, "one message may be larger")
+}
+
 func TestExpiredMessagesAreNotDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newMemStore()

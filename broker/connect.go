@@ -96,7 +96,7 @@ func (b *Broker) newHandle(r *ConnectRequest) *Session {
 	s := &Session{
 		broker: b, clientID: r.ClientID, username: r.Credentials.Username, protocol: r.Protocol, version: r.Version,
 		listener: r.Listener, remote: r.RemoteAddr, keepAlive: r.KeepAlive, connectedAt: time.Now(),
-		receiveMaximum: limit, wake: r.Wake, kick: r.Kick, cleanStart: r.CleanStart,
+		receiveMaximum: limit, memoryBytes: r.MemoryBytes, wake: r.Wake, kick: r.Kick, cleanStart: r.CleanStart,
 	}
 	s.expiry.Store(int64(min(r.Expiry, b.cfg.Session.MaxExpiry)))
 	if w := r.Will; w != nil {

@@ -354,10 +354,11 @@ func (s *Session) Discard(d Delivery, reason DropReason) {
 
 // trim enforces the memory cap on what is not on disk: QoS 0 at the head goes
 // first, then QoS 0 that has just come behind waiting messages; a session that
-// is not durable loses its oldest. Caller holds mu.
+// is not durable loses its oldest. A message alone may be larger than the cap.
+// Caller holds mu.
 func (st *sessionState) trim() {
-	limit := st.broker.cfg.Session.MemoryBytes
-	for st.memory > limit && st.queue.len() > 0 {
+	limit := st.memoryLimit()
+	for st.memory > limit && st.queue.len() > 0 && st.queue.len()+st.window.len() > 1 {
 		last := st.queue.len() - 1
 		var e entry
 		switch {

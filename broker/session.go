@@ -38,7 +38,10 @@ type ConnectRequest struct {
 	// unacknowledged; 0 = 65,535.
 	ReceiveMaximum uint16
 	KeepAlive      time.Duration // for listings; adapters enforce it
-	Will           *Will
+	// MemoryBytes caps what the session holds in memory below the broker's
+	// own cap; 0 = the broker's. For peers of which many may be dead.
+	MemoryBytes int
+	Will        *Will
 
 	// Wake is called when the outbox went from idle to ready. It must not
 	// block and may be called from any goroutine; no lock is held.
@@ -67,6 +70,7 @@ type Session struct {
 	connectedAt    time.Time
 	cleanStart     bool
 	receiveMaximum int
+	memoryBytes    int
 	expiry         atomic.Int64
 	wake           func()
 	kick           func(Reason)

@@ -173,13 +173,22 @@ func (s *sessionState) enqueue(e entry, inStore bool) (spilled bool) {
 	return false
 }
 
+// memoryLimit is the cap of what the session holds in memory. Caller holds mu.
+func (s *sessionState) memoryLimit() int {
+	limit := s.broker.cfg.Session.MemoryBytes
+	if s.owner != nil && s.owner.memoryBytes > 0 {
+		return min(limit, s.owner.memoryBytes)
+	}
+	return limit
+}
+
 // spills decides whether an entry stays in the store: it belongs behind others
 // that did, or the session holds enough in memory. Caller holds mu.
 func (s *sessionState) spills(e *entry, late bool) bool {
 	if s.spill.count > 0 {
 		return e.seq >= s.spill.from
 	}
-	return !late && s.memory+e.cost() > s.broker.cfg.Session.MemoryBytes
+	return !late && s.memory+e.cost() > s.memoryLimit()
 }
 
 // nudge returns the adapter's Wake when it has to be called: the outbox was

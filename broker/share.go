@@ -103,7 +103,7 @@ func (s *sessionState) fit(sub *subscription, m *Message) fit {
 		return fitNone
 	case kept && s.bytes+int64(m.size()) > c.QueueBytes:
 		return fitFull
-	case !kept && s.memory+m.size() > c.MemoryBytes:
+	case !kept && s.memory+m.size() > s.memoryLimit():
 		return fitLossy
 	case s.owner == nil:
 		return fitAway

@@ -14,6 +14,12 @@ import (
 	"gantry/broker"
 )
 
+// sessionMemory caps what waits for one observer, about 150 small messages. A
+// UDP peer that is gone looks like one that is slow, so there may be thousands
+// of them; and an observer wants the newest state (RFC 7641 section 1.3), not
+// all that were.
+const sessionMemory = 32 << 10
+
 // handle is what a loop uses of *broker.Session.
 type handle interface {
 	Start()
@@ -114,7 +120,7 @@ func (l *loop) openSession(p *peer, id string, proof [sha256.Size]byte, q *param
 		ClientID: id, Credentials: q.credentials, Protocol: "coap", Version: "1", Listener: l.cfg.Name,
 		RemoteAddr: p.addr, CleanStart: true,
 		// One confirmable notification at a time (RFC 7641 section 4.5.1).
-		ReceiveMaximum: 1, KeepAlive: l.cfg.SessionIdle,
+		ReceiveMaximum: 1, KeepAlive: l.cfg.SessionIdle, MemoryBytes: sessionMemory,
 		Wake: func() {
 			if s.woken.CompareAndSwap(false, true) {
 				l.events.post(event{kind: eventWake, session: s})
