@@ -2,6 +2,8 @@ package broker
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -15,15 +17,29 @@ func (b *Broker) load(ctx context.Context) error {
 		b.retained.set(m)
 		b.noteExpiry(m)
 	}
-	now := nowMillis()
 	for i := range state.Sessions {
-		b.restore(&state.Sessions[i], now)
+		b.restore(&state.Sessions[i])
 	}
+	b.resumeAll()
 	b.log.Info("state loaded", "sessions", len(state.Sessions), "retained", len(state.Retained), "subscriptions", b.router.count())
 	return nil
 }
 
-func (b *Broker) restore(stored *StoredSession, now int64) {
+// resumeAll starts the timers of the restored sessions. Some are over at once,
+// and what they leave to members of shared subscriptions needs those.
+func (b *Broker) resumeAll() {
+	b.mu.Lock()
+	all := slices.Collect(maps.Values(b.sessions))
+	b.mu.Unlock()
+	now := nowMillis()
+	for _, st := range all {
+		st.mu.Lock()
+		b.resumeTimers(st, now)
+		st.mu.Unlock()
+	}
+}
+
+func (b *Broker) restore(stored *StoredSession) {
 	rec := &stored.Record
 	st := &sessionState{
 		broker: b, id: rec.ClientID, durable: rec.Expiry > 0, username: rec.Username, protocol: rec.Protocol, expiry: rec.Expiry,
@@ -53,9 +69,6 @@ func (b *Broker) restore(stored *StoredSession, now int64) {
 		b.router.add(st, sub)
 	}
 	b.sessions[st.id] = st
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	b.resumeTimers(st, now)
 }
 
 // clockSet is the beginning of 2020 in Unix milliseconds. An earlier time was
