@@ -152,6 +152,7 @@ func TestConcurrentUse(t *testing.T) {
 		}
 	})
 	r := answer(t, client)
+	require.NoError(t, client.SetReadDeadline(time.Now().Add(time.Minute))) // all of it, on a busy machine
 	wg.Go(func() {
 		for {
 			if _, err := io.WriteString(client, frame(fin|opPing, "ping")+frame(binFin, "data")); err != nil {
