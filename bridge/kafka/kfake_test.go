@@ -90,14 +90,16 @@ func TestFirstBatchTravelsAlone(t *testing.T) {
 	g := newRig(t, k.Addr, smallRounds)
 	g.publish("t/a", 3000)
 	var mu sync.Mutex
-	var sequences []uint32
+	var sequences, counts []uint32
 	k.Fake.ControlKey(int16(kmsg.Produce), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
 		k.Fake.KeepControl()
 		req := kreq.(*kmsg.ProduceRequest)
 		mu.Lock()
 		defer mu.Unlock()
-		const firstSequence = 53 // in a record batch
-		sequences = append(sequences, binary.BigEndian.Uint32(req.Topics[0].Partitions[0].Records[firstSequence:]))
+		const firstSequence, records = 53, 57 // in a record batch
+		batch := req.Topics[0].Partitions[0].Records
+		sequences = append(sequences, binary.BigEndian.Uint32(batch[firstSequence:]))
+		counts = append(counts, binary.BigEndian.Uint32(batch[records:]))
 		if len(sequences) == 1 {
 			return failed(req, kerr.NotEnoughReplicas), nil, true
 		}
@@ -108,7 +110,8 @@ func TestFirstBatchTravelsAlone(t *testing.T) {
 	requireExact(t, k.Consume("t"), 3000)
 	mu.Lock()
 	defer mu.Unlock()
-	require.Equal(t, []uint32{0, 0, 200}, sequences[:3])
+	require.Equal(t, counts[0], counts[1], "the same batch again")
+	require.Equal(t, []uint32{0, 0, counts[0]}, sequences[:3], "and nothing beside it")
 }
 
 // TestQueueDropsOldestAroundRoundsInDoubt fills a small queue while Kafka is

@@ -85,7 +85,11 @@ func TestWills(t *testing.T) {
 	g.Restart()
 	sub, ack := g.connect(watcher)
 	require.True(t, ack.SessionPresent)
-	require.Equal(t, "wills/crashed", receive(t, sub).TopicName, "the gateway's own crash is no order to forget a will")
+	topic := receive(t, sub).TopicName
+	for topic == "wills/cut" { // what was settled in the moment before the kill may come again
+		topic = receive(t, sub).TopicName
+	}
+	require.Equal(t, "wills/crashed", topic, "the gateway's own crash is no order to forget a will")
 }
 
 // Delivery between the protocols: a value that one sets, the others see.
