@@ -64,12 +64,14 @@ func TestStageQueuesWhatMatches(t *testing.T) {
 	r := q.Reader(q.Frontier())
 	var got []string
 	for range 3 {
-		seq, rec, err := r.Next()
+		_, rec, err := r.Next()
 		require.NoError(t, err, "acknowledged, so it is on disk")
-		p := Peek(seq, rec)
-		require.Empty(t, p.Error)
-		require.InDelta(t, time.Now().Unix(), p.Time.Unix(), 60)
-		got = append(got, p.Target+" "+p.Topic+" "+p.Payload)
+		var p Record
+		require.NoError(t, p.Decode(rec))
+		m, err := p.Message()
+		require.NoError(t, err)
+		require.InDelta(t, time.Now().UnixMilli(), p.Time, 60_000)
+		got = append(got, string(p.Topic)+" "+m.Topic+" "+string(p.Value))
 	}
 	require.Equal(t, []string{"all plant/l1/temp 21", "temp.l1 plant/l1/temp 21", "all plant/l1 x"}, got)
 }

@@ -36,7 +36,6 @@ const (
 // Config holds the limits of the core. The zero value of each field means its
 // default.
 type Config struct {
-	Node    string // shown in logs and listings
 	Session SessionConfig
 	// ShareStrategy chooses the member of a shared subscription. Default
 	// ShareRoundRobin.

@@ -103,7 +103,6 @@ func (g *Gateway) openBridges() error {
 func (g *Gateway) openBroker() (err error) {
 	s := &g.cfg.Broker.Session
 	cfg := broker.Config{
-		Node:          g.node,
 		Authenticate:  auth.Verified{Else: auth.Anonymous(g.cfg.Auth.Anonymous)},
 		ShareStrategy: broker.ShareStrategy(g.cfg.Broker.SharedStrategy),
 		Session: broker.SessionConfig{
