@@ -47,11 +47,12 @@ type Conn struct {
 	upgraded atomic.Bool
 
 	wmu    sync.Mutex // held while a frame is written
-	closed bool       // a Close frame was written or begun; wmu
+	closed bool       // no frame may follow: a Close frame was begun, or one was cut short; wmu
 
 	dmu     sync.Mutex // covers everything below
 	writeBy time.Time  // the deadline that was asked for
 	limit   time.Time  // the deadline of the control frame being written; zero = none
+	endBy   time.Time  // Close cuts short what is written then; zero = not closing
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -196,6 +197,7 @@ func (c *Conn) writeMessage(parts ...[]byte) error {
 	_, err := c.nc.Write(frame)
 	*buf = frame
 	frames.Put(buf)
+	c.closed = err != nil
 	return err
 }
 
@@ -210,6 +212,7 @@ func (c *Conn) writeLarge(total int, parts [][]byte) error {
 	} else {
 		_, err = all.WriteTo(c.nc)
 	}
+	c.closed = err != nil
 	return err
 }
 
@@ -230,6 +233,7 @@ func (c *Conn) writeControl(op byte, payload []byte, timeout time.Duration) erro
 		return err
 	}
 	_, err := c.nc.Write(append(appendHeader(make([]byte, 0, 2+len(payload)), op, len(payload)), payload...))
+	c.closed = c.closed || err != nil
 	return errors.Join(err, c.limitWrite(time.Time{}))
 }
 
@@ -242,7 +246,7 @@ func (c *Conn) limitWrite(t time.Time) error {
 	if t.IsZero() {
 		t = c.writeBy
 	}
-	return c.nc.SetWriteDeadline(t)
+	return c.writeUntil(t)
 }
 
 // SetWriteDeadline sets the deadline of messages.
@@ -250,11 +254,23 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.dmu.Lock()
 	defer c.dmu.Unlock()
 	c.writeBy = t
-	if !c.limit.IsZero() && (t.IsZero() || t.After(c.limit)) {
-		return nil
+	if !c.limit.IsZero() && !earlier(t, c.limit) {
+		return nil // applied when the control frame is written
+	}
+	return c.writeUntil(t)
+}
+
+// writeUntil sets the deadline of the connection underneath: t, but nothing
+// outlasts Close. Caller holds dmu.
+func (c *Conn) writeUntil(t time.Time) error {
+	if earlier(c.endBy, t) {
+		t = c.endBy
 	}
 	return c.nc.SetWriteDeadline(t)
 }
+
+// earlier says whether a comes before b, where zero is never.
+func earlier(a, b time.Time) bool { return !a.IsZero() && (b.IsZero() || a.Before(b)) }
 
 // SetReadDeadline sets the deadline of Read.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.nc.SetReadDeadline(t) }
@@ -290,8 +306,19 @@ func (c *Conn) CloseWrite() error {
 // that at once; a write that is going on is cut short. It is safe to call more
 // than once.
 func (c *Conn) Close() error {
-	if c.upgraded.Load() && c.limitWrite(time.Now().Add(partTimeout)) == nil {
+	if c.upgraded.Load() && c.endWrites(time.Now().Add(partTimeout)) == nil {
 		_ = c.writeClose(codeNormal, partTimeout)
 	}
 	return c.nc.Close()
+}
+
+// endWrites makes by the last moment of every write, now and later.
+func (c *Conn) endWrites(by time.Time) error {
+	c.dmu.Lock()
+	defer c.dmu.Unlock()
+	if !earlier(by, c.endBy) {
+		return nil
+	}
+	c.endBy = by
+	return c.nc.SetWriteDeadline(by)
 }

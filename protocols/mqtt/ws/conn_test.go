@@ -137,10 +137,97 @@ func TestNothingFollowsAClose(t *testing.T) {
 	require.Equal(t, "\x88\x02\x03\xe8", string(rest), "one Close frame, and nothing else")
 }
 
+// stuckWriter writes to a client that does not read, and returns how that ends.
+func stuckWriter(t *testing.T, server *Conn, client net.Conn) <-chan error {
+	t.Helper()
+	_, err := io.WriteString(client, request+frame(binFin, "x"))
+	require.NoError(t, err)
+	_, err = server.Read(make([]byte, 1))
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() {
+		for message := make([]byte, 1<<20); ; {
+			if _, err := server.WriteBuffers(net.Buffers{message}); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	// It is stuck when a short look at it finds the lock held all the time.
+	require.Eventually(t, func() bool {
+		for range 50 {
+			if server.wmu.TryLock() {
+				server.wmu.Unlock()
+				return false
+			}
+			time.Sleep(time.Millisecond)
+		}
+		return true
+	}, patience, time.Millisecond)
+	return ended
+}
+
+// Close does not wait for a client that takes nothing.
+func TestCloseCutsShort(t *testing.T) {
+	server, client := pair(t)
+	require.NoError(t, server.SetWriteDeadline(time.Now().Add(time.Hour)))
+	ended := stuckWriter(t, server, client)
+	closed := make(chan error, 1)
+	go func() { closed <- server.Close() }()
+	select {
+	case err := <-closed:
+		require.NoError(t, err)
+	case <-time.After(controlTimeout / 2):
+		require.Fail(t, "Close waits")
+	}
+	require.Error(t, <-ended)
+}
+
+// deadlines notes the write deadline that holds.
+type deadlines struct {
+	net.Conn
+	write time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.write = t; return nil }
+
+// A pong that comes to its turn while Close waits, and the adapter's next message,
+// get no more time than Close has.
+func TestNothingOutlastsClose(t *testing.T) {
+	var d deadlines
+	c := &Conn{nc: &d}
+	now := time.Now()
+	require.NoError(t, c.SetWriteDeadline(now.Add(time.Minute)))
+	require.NoError(t, c.endWrites(now.Add(partTimeout)))
+	for name, set := range map[string]func() error{
+		"pong":         func() error { return c.limitWrite(now.Add(controlTimeout)) },
+		"after a pong": func() error { return c.limitWrite(time.Time{}) },
+		"message":      func() error { return c.SetWriteDeadline(now.Add(time.Minute)) },
+		"second Close": func() error { return c.endWrites(now.Add(time.Minute)) },
+	} {
+		require.NoError(t, set())
+		require.Equal(t, now.Add(partTimeout), d.write, name)
+	}
+}
+
+// A frame that was cut short is the last one: what followed it would be read as its payload.
+func TestNothingFollowsACutFrame(t *testing.T) {
+	server, client := pair(t)
+	ended := stuckWriter(t, server, client)
+	require.NoError(t, server.SetWriteDeadline(time.Unix(1, 0)))
+	require.ErrorIs(t, <-ended, os.ErrDeadlineExceeded)
+	require.NoError(t, server.SetWriteDeadline(time.Time{}))
+	_, err := server.Write([]byte("x"))
+	require.ErrorIs(t, err, errClosing)
+	require.ErrorIs(t, server.writeControl(opPong, nil, patience), errClosing)
+}
+
 // Reads, writes, deadlines and Close at the same time: no race, no deadlock, and what arrives is whole frames.
 func TestConcurrentUse(t *testing.T) {
 	server, client := pair(t)
-	_, err := io.WriteString(client, request)
+	_, err := io.WriteString(client, request+frame(binFin, "x"))
+	require.NoError(t, err)
+	_, err = server.Read(make([]byte, 1)) // nothing may be written before
 	require.NoError(t, err)
 	var wg sync.WaitGroup
 	wg.Go(func() {
