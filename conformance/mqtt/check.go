@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"crypto/rand"
 	"fmt"
 	"net"
@@ -18,6 +19,9 @@ type Target struct {
 	// Addr is host:port of a plain TCP listener that lets clients without
 	// credentials in.
 	Addr string
+	// Dial, if set, opens a connection to such a listener over another
+	// transport, instead of TCP to Addr.
+	Dial func(ctx context.Context) (net.Conn, error)
 	// WebSocket, if set, is host:port of a WebSocket listener with the path
 	// /mqtt. NoListener means that the server cannot have one.
 	WebSocket string
@@ -141,10 +145,22 @@ func (c *C) durable(id string) connect {
 }
 
 // dial opens a connection without sending anything.
-func (c *C) dial() *peer { return c.dialTo(c.target.Addr) }
+func (c *C) dial() *peer {
+	if c.target.Dial != nil {
+		return c.open(c.target.Dial)
+	}
+	return c.dialTo(c.target.Addr)
+}
 
+// dialTo is dial for another TCP listener.
 func (c *C) dialTo(addr string) *peer {
-	nc, err := net.DialTimeout("tcp", addr, patience)
+	return c.open(func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", addr) })
+}
+
+func (c *C) open(dial func(context.Context) (net.Conn, error)) *peer {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	nc, err := dial(ctx)
 	if err != nil {
 		c.failf("no connection: %v", err)
 	}
