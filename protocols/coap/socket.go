@@ -113,7 +113,7 @@ func setBuffers(conn *net.UDPConn, size int) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
+		forceReceiveBuffer(int(fd), size)
 	})
 }
 
