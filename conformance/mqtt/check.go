@@ -3,6 +3,7 @@ package mqtt
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"slices"
@@ -16,18 +17,23 @@ const patience = 10 * time.Second
 
 // Target is a server to judge.
 type Target struct {
-	// Addr is host:port of a plain TCP listener that lets clients without
-	// credentials in.
+	// Addr is a listener that lets clients without credentials in: host:port or
+	// tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path
+	// or unix:/path. CheckAddress tells whether it is well formed.
 	Addr string
-	// Dial, if set, opens a connection to such a listener over another
-	// transport, instead of TCP to Addr.
+	// Dial, if set, opens a connection to such a listener over a transport that
+	// has no scheme here, instead of what Addr says.
 	Dial func(ctx context.Context) (net.Conn, error)
-	// WebSocket, if set, is host:port of a WebSocket listener with the path
-	// /mqtt. NoListener means that the server cannot have one.
+	// WebSocket, if set, is a WebSocket listener to judge the server's use of
+	// WebSocket by when Addr is none: as for Addr, or host:port. NoListener means
+	// that the server cannot have one.
 	WebSocket string
-	// Refuses, if set, is host:port of a listener of the server that refuses
-	// clients without credentials.
+	// Refuses, if set, is a listener of the server that refuses clients without
+	// credentials; as Addr.
 	Refuses string
+	// TLS says which servers to trust, and which certificate to show, on
+	// transports with TLS; nil = those that the system trusts, and none.
+	TLS *tls.Config
 }
 
 // NoListener stands for the address of a listener that a server cannot have.
@@ -146,21 +152,18 @@ func (c *C) durable(id string) connect {
 
 // dial opens a connection without sending anything.
 func (c *C) dial() *peer {
-	if c.target.Dial != nil {
-		return c.open(c.target.Dial)
+	if c.target.Dial == nil {
+		return c.dialTo(c.target.Addr)
 	}
-	return c.dialTo(c.target.Addr)
-}
-
-// dialTo is dial for another TCP listener.
-func (c *C) dialTo(addr string) *peer {
-	return c.open(func(ctx context.Context) (net.Conn, error) { return (&net.Dialer{}).DialContext(ctx, "tcp", addr) })
-}
-
-func (c *C) open(dial func(context.Context) (net.Conn, error)) *peer {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	nc, err := dial(ctx)
+	return c.peerOn(c.target.Dial(ctx))
+}
+
+// dialTo is dial for another listener.
+func (c *C) dialTo(addr string) *peer { return c.peerOn(c.open(addr)) }
+
+func (c *C) peerOn(nc net.Conn, err error) *peer {
 	if err != nil {
 		c.failf("no connection: %v", err)
 	}

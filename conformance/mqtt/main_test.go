@@ -4,6 +4,7 @@ package mqtt
 
 import (
 	"context"
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"net"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"gantry/conformance/pki"
 	"gantry/conformance/servers"
 	"gantry/conformance/standin"
 )
@@ -63,29 +65,48 @@ var gantry = sync.OnceValues(func() (path string, err error) {
 	return path, nil
 })
 
-// startGantry runs a gantry until the test ends. A race or a panic in it fails
+// gantryTargets runs a gantry with a listener for each transport until the test
+// ends, and a second one that lets nobody in. A race or a panic in them fails
 // the test.
-func startGantry(t testing.TB) Target {
-	open := gantryWith(t, "loopback")
-	closed := gantryWith(t, "never")
-	return Target{Addr: open, WebSocket: NoListener, Refuses: closed}
+func gantryTargets(t testing.TB) map[Transport]Target {
+	t.Helper()
+	a := pki.New(t)
+	server := a.Issue("server", nil)
+	secure := fmt.Sprintf("tls: {cert: %q, key: %q}", server.Cert, server.Key)
+	addrs := map[Transport]string{}
+	var lines []string
+	listen := func(transport Transport, addr, bind, more string) {
+		addrs[transport] = addr
+		lines = append(lines, fmt.Sprintf("    - {name: %s, bind: %q, %s}", transport, bind, more))
+	}
+	for transport, more := range map[Transport]string{
+		TCP: "", TLS: secure, WebSocket: "transport: websocket", SecureWebSocket: "transport: websocket, " + secure,
+	} {
+		bind := freeAddr(t)
+		listen(transport, string(transport)+"://"+bind, bind, more)
+	}
+	path := filepath.Join(t.TempDir(), "mqtt.sock")
+	listen(Unix, "unix:"+path, "unix:"+path, "")
+	runGantry(t, "loopback", strings.Join(lines, "\n"), strings.TrimPrefix(addrs[TCP], "tcp://"))
+	closed := freeAddr(t)
+	runGantry(t, "never", fmt.Sprintf("    - {name: closed, bind: %q}", closed), closed)
+
+	targets := map[Transport]Target{}
+	for transport, addr := range addrs {
+		targets[transport] = Target{Addr: addr, WebSocket: addrs[WebSocket], Refuses: closed, TLS: &tls.Config{RootCAs: a.Pool}}
+	}
+	return targets
 }
 
-func gantryWith(t testing.TB, anonymous string) (addr string) {
+// runGantry runs one until the test ends; alive is one of its listeners.
+func runGantry(t testing.TB, anonymous, listeners, alive string) {
 	t.Helper()
 	program, err := gantry()
 	require.NoError(t, err)
 	dir := t.TempDir()
-	addr, admin := freeAddr(t), freeAddr(t)
 	file := filepath.Join(dir, "gantry.yaml")
-	text := fmt.Sprintf(`
-node: suite
-data_dir: %s
-listeners:
-  mqtt: [{name: tcp, bind: "%s"}]
-auth: {anonymous: %s}
-admin: {bind: "%s"}
-`, filepath.Join(dir, "data"), addr, anonymous, admin)
+	text := fmt.Sprintf("node: suite\ndata_dir: %s\nlisteners:\n  mqtt:\n%s\nauth: {anonymous: %s}\nadmin: {bind: %q}\n",
+		filepath.Join(dir, "data"), listeners, anonymous, freeAddr(t))
 	require.NoError(t, os.WriteFile(file, []byte(text), 0o600))
 	var p *servers.Process
 	t.Cleanup(func() {
@@ -97,14 +118,13 @@ admin: {bind: "%s"}
 	p = servers.Start(t, servers.Program{
 		Name: "gantry", Dir: dir, Argv: []string{program, "run", "-c", file}, Env: environment(),
 		Answers: func(ctx context.Context) error {
-			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+			nc, err := (&net.Dialer{}).DialContext(ctx, "tcp", alive)
 			if err != nil {
 				return err
 			}
 			return nc.Close()
 		},
 	})
-	return addr
 }
 
 // environment is that of the tests without their own variables: to the program

@@ -17,11 +17,7 @@ func Recorded(b Broker, s *Statement) Verdict { return recorded[b][s.Version][s.
 
 var recorded = map[Broker]map[Version]map[string]Verdict{
 	Gantry: {
-		MQTT5: merged(
-			each(NotOffered, "no WebSocket listener in this version", "6.0.0-1", "6.0.0-2", "6.0.0-4"),
-			noAuthMethod,
-		),
-		MQTT311: each(NotOffered, "no WebSocket listener in this version", "6.0.0-1", "6.0.0-2", "6.0.0-4"),
+		MQTT5: noAuthMethod,
 	},
 	Mosquitto: {MQTT5: mosquitto5, MQTT311: mosquitto311},
 }

@@ -16,6 +16,28 @@ func (v Version) level() byte {
 	return v311
 }
 
+// Transport is what MQTT runs over.
+type Transport string
+
+// The transports. Each is the scheme of addresses.
+const (
+	TCP             Transport = schemeTCP
+	TLS             Transport = schemeTLS
+	WebSocket       Transport = schemeWS
+	SecureWebSocket Transport = schemeWSS
+	Unix            Transport = schemeUnix
+)
+
+// Transports are those over which Gantry is held to the statements.
+var Transports = []Transport{TCP, TLS, WebSocket, SecureWebSocket, Unix}
+
+// name is the transport in prose.
+func (t Transport) name() string {
+	return map[Transport]string{
+		TCP: "TCP", TLS: "TLS", WebSocket: "WebSocket", SecureWebSocket: "WebSocket over TLS", Unix: "Unix socket",
+	}[t]
+}
+
 // Party is whom a statement binds.
 type Party uint8
 
@@ -45,17 +67,6 @@ type Statement struct {
 
 // Checked reports whether the suite has a check for the statement.
 func (s *Statement) Checked() bool { return s.check != nil }
-
-// Test is the name of the test that holds it, "" without a check.
-func (s *Statement) Test() string {
-	switch {
-	case s.check == nil:
-		return ""
-	case s.Version == MQTT5:
-		return "TestMQTT5/" + s.ID
-	}
-	return "TestMQTT311/" + s.ID
-}
 
 // Statements returns all statements of a version, in the order of the standard.
 func Statements(v Version) []Statement {

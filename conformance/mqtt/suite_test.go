@@ -8,14 +8,25 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestMQTT5(t *testing.T) {
+// TestGantry holds gantry to every statement of both versions, over each
+// transport.
+func TestGantry(t *testing.T) {
 	t.Parallel()
-	compare(t, startGantry(t), Statements(MQTT5), Gantry)
-}
-
-func TestMQTT311(t *testing.T) {
-	t.Parallel()
-	compare(t, startGantry(t), Statements(MQTT311), Gantry)
+	targets := gantryTargets(t)
+	for _, transport := range Transports {
+		t.Run(string(transport), func(t *testing.T) {
+			t.Parallel()
+			if testing.Short() && transport != TCP {
+				t.Skip("-short: only over TCP")
+			}
+			for _, v := range []Version{MQTT5, MQTT311} {
+				t.Run(string(v), func(t *testing.T) {
+					t.Parallel()
+					compare(t, targets[transport], Statements(v), Gantry)
+				})
+			}
+		})
+	}
 }
 
 // TestMosquitto checks the suite itself: a server of another code base is
@@ -31,7 +42,7 @@ func TestMosquitto(t *testing.T) {
 // TestPitfalls holds gantry to what has gone wrong elsewhere.
 func TestPitfalls(t *testing.T) {
 	t.Parallel()
-	target := startGantry(t)
+	target := gantryTargets(t)[TCP]
 	for _, p := range Pitfalls() {
 		t.Run(p.Name, func(t *testing.T) {
 			t.Parallel()

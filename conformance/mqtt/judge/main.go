@@ -1,6 +1,10 @@
 // Command judge runs the MQTT suite against a server that is already there:
 //
 //	judge -target 127.0.0.1:1883 [-websocket 127.0.0.1:8083] [-refuses 127.0.0.1:1884] [-broker mosquitto]
+//	judge -target wss://host:8084/mqtt -ca ca.pem [-cert client.pem -key client.key]
+//
+// An address is host:port or tcp://host:port, tls://host:port,
+// ws://host:port/path, wss://host:port/path or unix:/path.
 //
 // It prints each statement that does not hold with what was seen, and counts. It
 // exits with 1 when the server deviates. With -broker, deviations that are on
@@ -26,15 +30,9 @@ import (
 const atOnce = 16
 
 func main() {
-	var target mqtt.Target
-	flag.StringVar(&target.Addr, "target", "127.0.0.1:1883", "host:port of the TCP listener")
-	flag.StringVar(&target.WebSocket, "websocket", "", "host:port of the WebSocket listener with path /mqtt")
-	flag.StringVar(&target.Refuses, "refuses", "", "host:port of a listener that lets nobody in without credentials")
-	name := flag.String("broker", "", "gantry or mosquitto: whose deviations are known")
-	flag.Parse()
-	broker, known := map[string]mqtt.Broker{"": "", "gantry": mqtt.Gantry, "mosquitto": mqtt.Mosquitto}[strings.ToLower(*name)]
-	if !known {
-		fmt.Fprintf(os.Stderr, "no verdicts of %q are on record\n", *name)
+	target, broker, err := arguments()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
 	failed := 0
@@ -45,6 +43,25 @@ func main() {
 	if failed > 0 {
 		os.Exit(1)
 	}
+}
+
+func arguments() (target mqtt.Target, broker mqtt.Broker, err error) {
+	var f tlsFlags
+	flag.StringVar(&target.Addr, "target", "127.0.0.1:1883", "address of the listener")
+	flag.StringVar(&target.WebSocket, "websocket", "", "address of a WebSocket listener, when the target is none")
+	flag.StringVar(&target.Refuses, "refuses", "", "address of a listener that lets nobody in without credentials")
+	name := flag.String("broker", "", "gantry or mosquitto: whose deviations are known")
+	f.define()
+	flag.Parse()
+	broker, known := map[string]mqtt.Broker{"": "", "gantry": mqtt.Gantry, "mosquitto": mqtt.Mosquitto}[strings.ToLower(*name)]
+	if !known {
+		return target, broker, fmt.Errorf("no verdicts of %q are on record", *name)
+	}
+	if err := mqtt.CheckAddress(target.Addr); err != nil {
+		return target, broker, fmt.Errorf("target %s: %w", target.Addr, err)
+	}
+	target.TLS, err = f.config()
+	return target, broker, err
 }
 
 // judge runs the statements of one version and returns how many deviations are
