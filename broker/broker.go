@@ -113,10 +113,11 @@ type Broker struct {
 	rewriters []Rewriter
 	recorders []Recorder
 
-	router   router
-	retained *retained
-	expiries expiries  // of the retained values
-	system   *retained // the broker's own values, below $SYS
+	router    router
+	exclusive holders
+	retained  *retained
+	expiries  expiries  // of the retained values
+	system    *retained // the broker's own values, below $SYS
 
 	mu       sync.Mutex // covers sessions, usedSeq, and closing against tasks
 	sessions map[string]*sessionState

@@ -76,6 +76,9 @@ func checkWill(m *Message) error {
 	if err := ValidTopic(m.Topic); err != nil {
 		return &Error{Reason: InvalidTopic, Err: err}
 	}
+	if IsExclusive(m.Topic) {
+		return &Error{Reason: InvalidTopic, Err: errFilterMixed}
+	}
 	if isSys(m.Topic) {
 		return &Error{Reason: NotAuthorized, Err: errors.New("will topic belongs to the broker")}
 	}
@@ -393,6 +396,7 @@ func (b *Broker) end(st *sessionState) {
 		batch := Batch{Ops: []Op{{Kind: OpDeleteSession, ClientID: st.id}}}
 		_ = b.commit(b.ctx, &batch, nil)
 	}
+	b.exclusive.freeAll(st)
 }
 
 // unconfirmed counts the messages that the session holds and that its client

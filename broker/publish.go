@@ -46,7 +46,7 @@ func (s *Session) admit(m *Message) Reason {
 		return Closed
 	case m.QoS > 2:
 		return QoSNotSupported
-	case ValidTopic(m.Topic) != nil:
+	case ValidTopic(m.Topic) != nil, IsExclusive(m.Topic):
 		return InvalidTopic
 	case isSys(m.Topic):
 		return NotAuthorized

@@ -51,7 +51,7 @@ type target struct {
 
 // add inserts or replaces the subscription of a session.
 func (r *router) add(s *sessionState, sub *subscription) {
-	filter, shared := splitShare(sub.Filter)
+	filter, shared := MatchedFilter(sub.Filter), IsShared(sub.Filter)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.make(filter)
@@ -63,7 +63,7 @@ func (r *router) add(s *sessionState, sub *subscription) {
 		return
 	}
 	for i := range n.subs {
-		if n.subs[i].session == s {
+		if n.subs[i].session == s && n.subs[i].sub.Filter == sub.Filter {
 			n.subs[i].sub = sub
 			return
 		}
@@ -129,9 +129,9 @@ func (r *router) findGroup(shared string) *shareGroup {
 
 // remove deletes the subscription and the nodes that nobody needs any more.
 func (r *router) remove(s *sessionState, filter string) {
-	rest, shared := splitShare(filter)
-	drop := func(n *routerNode) bool { return n.drop(s) }
-	if shared {
+	rest := MatchedFilter(filter)
+	drop := func(n *routerNode) bool { return n.drop(s, filter) }
+	if IsShared(filter) {
 		drop = func(n *routerNode) bool { return r.leave(n, filter, s) }
 	}
 	r.mu.Lock()
@@ -160,9 +160,9 @@ func (n *routerNode) remove(filter string, drop func(*routerNode) bool) bool {
 	return removed
 }
 
-func (n *routerNode) drop(s *sessionState) bool {
+func (n *routerNode) drop(s *sessionState, filter string) bool {
 	for i := range n.subs {
-		if n.subs[i].session == s {
+		if n.subs[i].session == s && n.subs[i].sub.Filter == filter {
 			last := len(n.subs) - 1
 			n.subs[i] = n.subs[last]
 			n.subs[last] = route{}

@@ -77,6 +77,9 @@ func (w *subscribing) add(sub *Subscription) Reason {
 	if sub.ID != 0 {
 		kept.ids = []uint32{sub.ID}
 	}
+	if IsExclusive(kept.Filter) && !st.broker.exclusive.hold(kept.Filter, st) {
+		return QuotaExceeded
+	}
 	before, existed := st.subs[kept.Filter]
 	if st.subs == nil {
 		st.subs = make(map[string]*subscription)
@@ -109,7 +112,7 @@ func (w *subscribing) add(sub *Subscription) Reason {
 func (w *subscribing) retained(sub *subscription) {
 	st := w.state
 	limit := st.broker.cfg.Session.QueueBytes
-	st.broker.eachRetained(sub.Filter, func(m *Message) bool {
+	st.broker.eachRetained(MatchedFilter(sub.Filter), func(m *Message) bool {
 		if sub.NoLocal && m.ClientID == st.id {
 			return true
 		}
@@ -148,6 +151,7 @@ func (w *subscribing) undo(err error) {
 		if st.subs[sub.Filter] == sub {
 			delete(st.subs, sub.Filter)
 			st.broker.router.remove(st, sub.Filter)
+			st.broker.exclusive.free(sub.Filter, st)
 		}
 	}
 	st.mu.Unlock()
@@ -176,13 +180,20 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 	st := s.state
 	reasons := make([]Reason, len(filters))
 	var ops []Op
-	var left []string // shared
+	var left []string  // shared
+	var freed []string // exclusive
 	st.mu.Lock()
 	owner := st.owner == s
 	st.handing++
 	for i, f := range filters {
 		f = canonicalFilter(f)
-		switch _, held := st.subs[f]; {
+		_, held := st.subs[f]
+		if IsExclusive(f) && owner { // held also when the store did not take the end of it
+			if held = st.broker.exclusive.holds(f, st) && !slices.Contains(freed, f); held {
+				freed = append(freed, f)
+			}
+		}
+		switch {
 		case !owner:
 			reasons[i] = Closed
 		case ValidFilter(f) != nil:
@@ -206,6 +217,9 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 			if err != nil && reasons[i] == Success {
 				reasons[i] = storeReason(err)
 			}
+		}
+		if err == nil {
+			st.free(freed)
 		}
 		done(reasons)
 	}

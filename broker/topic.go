@@ -22,6 +22,7 @@ var (
 	errFilterHash  = errors.New("# must be the whole last level of a filter")
 	errFilterPlus  = errors.New("+ must be a whole level of a filter")
 	errFilterShare = errors.New("shared subscription needs $share/{group}/{filter} with a group without wildcards")
+	errFilterMixed = errors.New("$share, $queue and $exclusive need a plain filter behind them")
 )
 
 // ValidTopic checks a topic name that a message is published to: 1 to 65,535
@@ -38,7 +39,8 @@ func ValidTopic(s string) error {
 }
 
 // ValidFilter checks a topic filter, with the syntax of shared subscriptions
-// and of their short form $queue/{filter} [MQTT-4.7.1-1, MQTT-4.7.1-2, MQTT-4.8.2-1, MQTT-4.8.2-2].
+// and of their short form $queue/{filter} [MQTT-4.7.1-1, MQTT-4.7.1-2, MQTT-4.8.2-1, MQTT-4.8.2-2],
+// and of exclusive ones, $exclusive/{filter}.
 func ValidFilter(s string) error {
 	if err := validText(s); err != nil {
 		return err
@@ -48,6 +50,15 @@ func ValidFilter(s string) error {
 		group, filter, ok := strings.Cut(strings.TrimPrefix(s, sharePrefix), "/")
 		if !ok || s == "$share" || group == "" || filter == "" || strings.ContainsAny(group, "+#") {
 			return errFilterShare
+		}
+		if IsExclusive(filter) {
+			return errFilterMixed
+		}
+		s = filter
+	}
+	if filter, exclusive := strings.CutPrefix(s, exclusivePrefix); exclusive || s == "$exclusive" {
+		if !exclusive || filter == "" || extended(filter) {
+			return errFilterMixed
 		}
 		s = filter
 	}

@@ -127,7 +127,7 @@ func (l *loop) subscribed(e *event) {
 func (l *loop) firstNotification(o *observation, p *peer, first *firstRepresentation) *response {
 	r := &response{code: codes.Content}
 	if !hasWildcard(o.filter) && first.retained {
-		if m, reason := o.session.handle.Retained(o.filter); reason.OK() && m != nil {
+		if m, reason := o.session.handle.Retained(broker.MatchedFilter(o.filter)); reason.OK() && m != nil {
 			req := request{accept: first.accept, etags: first.etags, block2: first.block2, key: o.key}
 			r = l.represent(&req, p, m)
 		}
