@@ -14,8 +14,31 @@ func (g *Gateway) adminDeps() admin.Deps {
 	return admin.Deps{
 		Status: g.status, Ready: g.ready, Bridges: g.bridgeList, Peek: g.peek, Sessions: g.sessions,
 		Kick:   func(id string) bool { return g.broker.Kick(id, broker.Administrative) },
-		Alarms: g.alarms,
+		Alarms: g.alarms, PauseBridge: g.pauseBridge,
 	}
+}
+
+func (g *Gateway) pauseBridge(name string, pause bool) error {
+	p := g.bridge(name)
+	if p == nil {
+		return admin.ErrUnknownBridge
+	}
+	if pause {
+		p.forwarder.Pause()
+		return nil
+	}
+	p.forwarder.Resume()
+	return nil
+}
+
+// bridge returns nil when there is none of that name.
+func (g *Gateway) bridge(name string) *bridgePart {
+	for _, p := range g.bridges {
+		if p.cfg.Name == name {
+			return p
+		}
+	}
+	return nil
 }
 
 func (g *Gateway) status(context.Context) admin.Status {
@@ -60,12 +83,11 @@ func (g *Gateway) bridgeList() []admin.Bridge {
 }
 
 func (g *Gateway) peek(_ context.Context, name string, n int, dead bool) ([]admin.QueuedRecord, error) {
-	for _, p := range g.bridges {
-		if p.cfg.Name == name {
-			return PeekQueue(p.queue.Dir(), n, dead)
-		}
+	p := g.bridge(name)
+	if p == nil {
+		return nil, admin.ErrUnknownBridge
 	}
-	return nil, admin.ErrUnknownBridge
+	return PeekQueue(p.queue.Dir(), n, dead)
 }
 
 func (g *Gateway) sessions() []admin.Session {

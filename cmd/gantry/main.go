@@ -26,6 +26,7 @@ type commands struct {
 	Sub     subCmd     `cmd:"" help:"Subscribe at an MQTT server and print what arrives."`
 	Status  statusCmd  `cmd:"" help:"Show the state of a running gateway."`
 	Bridges bridgesCmd `cmd:"" help:"Show the bridges of a running gateway."`
+	Bridge  bridgeCmds `cmd:"" help:"Pause or resume a bridge of a running gateway."`
 	Queue   queueCmds  `cmd:"" help:"Look into the queues of the bridges, also while no gateway runs."`
 	Version versionCmd `cmd:"" help:"Show the version of this program."`
 }

@@ -57,7 +57,7 @@ func file(t *testing.T, name, text string) string {
 func TestHelp(t *testing.T) {
 	out, err := program(t.Context(), "--help").CombinedOutput()
 	require.NoError(t, err)
-	for _, command := range []string{"run", "check", "pub", "sub", "status", "bridges", "queue", "version"} {
+	for _, command := range []string{"run", "check", "pub", "sub", "status", "bridges", "bridge", "queue", "version"} {
 		require.Contains(t, string(out), "\n  "+command)
 	}
 	out, err = program(t.Context(), "pub", "--help").CombinedOutput()

@@ -15,16 +15,21 @@ import (
 	"gantry/gateway/config"
 )
 
-// operator are the flags that say which gateway to ask. By default it is the one that the configuration describes.
-type operator struct {
+// target are the flags that say which gateway to ask. By default it is the one that the configuration describes.
+type target struct {
 	Config string `short:"c" placeholder:"FILE" help:"Configuration file of the gateway. Without one: the defaults, data in ./gantry-data."`
 	Admin  string `placeholder:"HOST:PORT" help:"Admin address, instead of admin.bind of the configuration."`
 	Token  string `name:"token-file" placeholder:"FILE" help:"File with the admin token, instead of admin.token_file of the configuration."`
-	JSON   bool   `name:"json" help:"Print JSON as the admin interface answers it."`
+}
+
+// operator are the flags of a command that shows something.
+type operator struct {
+	target
+	JSON bool `name:"json" help:"Print JSON as the admin interface answers it."`
 }
 
 // client returns a client for the gateway, and the configuration.
-func (o *operator) client() (*admin.Client, *config.Config, error) {
+func (o *target) client() (*admin.Client, *config.Config, error) {
 	cfg, err := config.Load(o.Config, os.Environ())
 	if err != nil {
 		return nil, nil, err
@@ -44,7 +49,7 @@ func (o *operator) client() (*admin.Client, *config.Config, error) {
 	return c, cfg, err
 }
 
-// notRunning reports whether an error of operator.client or of a request means that no gateway runs, rather than that something is wrong.
+// notRunning reports whether an error of target.client or of a request means that no gateway runs, rather than that something is wrong.
 func notRunning(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }
@@ -116,6 +121,40 @@ func (c *bridgesCmd) Run(ctx context.Context, s streams) error {
 		return printJSON(s.out, bridges)
 	}
 	return printBridges(s.out, bridges)
+}
+
+// bridgeCmds change a bridge of a running gateway.
+type bridgeCmds struct {
+	Pause  bridgePauseCmd  `cmd:"" help:"Stop sending until resume or a restart of the gateway; messages are queued."`
+	Resume bridgeResumeCmd `cmd:"" help:"Go on sending; a bridge that waits for its next try tries at once."`
+}
+
+type bridgePauseCmd struct {
+	target
+	Name string `arg:"" help:"Name of the bridge."`
+}
+
+// Run pauses.
+func (c *bridgePauseCmd) Run(ctx context.Context) error {
+	return c.change(ctx, c.Name, (*admin.Client).PauseBridge)
+}
+
+type bridgeResumeCmd struct {
+	target
+	Name string `arg:"" help:"Name of the bridge."`
+}
+
+// Run resumes.
+func (c *bridgeResumeCmd) Run(ctx context.Context) error {
+	return c.change(ctx, c.Name, (*admin.Client).ResumeBridge)
+}
+
+func (o *target) change(ctx context.Context, name string, how func(*admin.Client, context.Context, string) error) error {
+	client, _, err := o.client()
+	if err != nil {
+		return err
+	}
+	return explain(how(client, ctx, name))
 }
 
 func printBridges(w io.Writer, bridges []admin.Bridge) error {

@@ -73,7 +73,7 @@ func (c *queueLsCmd) list(ctx context.Context) ([]queueInfo, error) {
 }
 
 // offline reports whether an error means that the data folder is to be read instead: no gateway runs, and the user did not name one.
-func (o *operator) offline(err error) bool { return o.Admin == "" && o.Token == "" && notRunning(err) }
+func (o *target) offline(err error) bool { return o.Admin == "" && o.Token == "" && notRunning(err) }
 
 func queuesOf(bridges []admin.Bridge) []queueInfo {
 	queues := make([]queueInfo, len(bridges))

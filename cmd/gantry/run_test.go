@@ -109,6 +109,16 @@ func TestRunStoresAndStops(t *testing.T) {
 	online := gantry(t, "", "queue", "peek", "cloud", "-c", p.config)
 	require.Contains(t, online.out, `plant.a  device-1  3     "one"`)
 
+	require.Equal(t, result{}, gantry(t, "", "bridge", "pause", "cloud", "-c", p.config))
+	state := func(want string) {
+		t.Helper()
+		require.Eventually(t, func() bool { return strings.Contains(gantry(t, "", "bridges", "-c", p.config).out, want) }, 20*time.Second, 10*time.Millisecond, want)
+	}
+	state("cloud  kafka  paused")
+	require.Equal(t, result{}, gantry(t, "", "bridge", "resume", "cloud", "-c", p.config))
+	state("cloud  kafka  retrying")
+	require.Contains(t, gantry(t, "", "bridge", "pause", "other", "-c", p.config).err, "no bridge of that name")
+
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGHUP))
 	p.logged("does not reload its configuration")
 	require.NoError(t, p.stop(syscall.SIGTERM), p.log)

@@ -32,7 +32,13 @@ func testDeps() Deps {
 			return []Bridge{{Name: "cloud", Type: "kafka", State: BridgeRetrying, QueuedRecords: 7}}
 		},
 		Sessions: func() []Session { return nil },
-		Kick:     func(id string) bool { return id == "known" },
+		PauseBridge: func(bridge string, _ bool) error {
+			if bridge != "cloud" {
+				return ErrUnknownBridge
+			}
+			return nil
+		},
+		Kick: func(id string) bool { return id == "known" },
 		Peek: func(_ context.Context, bridge string, _ int, _ bool) ([]QueuedRecord, error) {
 			if bridge != "cloud" {
 				return nil, ErrUnknownBridge
@@ -138,6 +144,9 @@ func TestGuards(t *testing.T) {
 		"name that looks like us": {"GET", "/healthz", map[string]string{"Host": "localhost.evil.example"}, 421},
 		"page of another origin":  {"DELETE", "/api/v1/clients/known", map[string]string{"Origin": "http://evil.example"}, 403},
 		"cross-site fetch":        {"DELETE", "/api/v1/clients/known", map[string]string{"Sec-Fetch-Site": "cross-site"}, 403},
+		"pause":                   {"POST", "/api/v1/bridges/cloud/pause", nil, 204},
+		"pause nothing":           {"POST", "/api/v1/bridges/other/pause", nil, 404},
+		"resume nothing":          {"POST", "/api/v1/bridges/other/resume", nil, 404},
 		"kick":                    {"DELETE", "/api/v1/clients/known", nil, 204},
 		"kick nobody":             {"DELETE", "/api/v1/clients/other", nil, 404},
 		"peek":                    {"GET", "/api/v1/bridges/cloud/peek?n=5&dead=true", nil, 200},
@@ -232,6 +241,11 @@ func TestClientSeesWhatTheGatewaySays(t *testing.T) {
 	require.ErrorAs(t, err, &api)
 	require.Equal(t, 404, api.Status)
 	require.Contains(t, err.Error(), ErrUnknownBridge.Error())
+
+	require.NoError(t, f.client.PauseBridge(ctx, "cloud"))
+	require.NoError(t, f.client.ResumeBridge(ctx, "cloud"))
+	require.ErrorAs(t, f.client.PauseBridge(ctx, "gone"), &api)
+	require.ErrorAs(t, f.client.ResumeBridge(ctx, "gone"), &api)
 
 	require.NoError(t, f.client.Kick(ctx, "known"))
 	require.ErrorAs(t, f.client.Kick(ctx, "gone"), &api)

@@ -108,6 +108,19 @@ func (c *Client) Peek(ctx context.Context, bridge string, n int, dead bool) ([]R
 	return get[[]Record](ctx, c, "/api/v1/bridges/"+segment(bridge)+"/peek?"+q.Encode())
 }
 
+// PauseBridge makes a bridge stop sending until ResumeBridge or a restart of
+// the gateway; what arrives meanwhile is queued. A bridge that there is not
+// gives an [APIError] with status 404.
+func (c *Client) PauseBridge(ctx context.Context, bridge string) error {
+	return c.change(ctx, http.MethodPost, "/api/v1/bridges/"+segment(bridge)+"/pause")
+}
+
+// ResumeBridge ends a pause, and makes a bridge that waits for its next try do
+// that at once.
+func (c *Client) ResumeBridge(ctx context.Context, bridge string) error {
+	return c.change(ctx, http.MethodPost, "/api/v1/bridges/"+segment(bridge)+"/resume")
+}
+
 // Clients returns every session, by client id. It asks page by page.
 func (c *Client) Clients(ctx context.Context) ([]Session, error) {
 	var all []Session
@@ -130,7 +143,12 @@ func (c *Client) Clients(ctx context.Context) ([]Session, error) {
 // Kick ends a client's connection. A client without one gives an [APIError]
 // with status 404.
 func (c *Client) Kick(ctx context.Context, clientID string) error {
-	res, err := c.do(ctx, http.MethodDelete, "/api/v1/clients/"+segment(clientID))
+	return c.change(ctx, http.MethodDelete, "/api/v1/clients/"+segment(clientID))
+}
+
+// change asks for something that has no answer but that it was done.
+func (c *Client) change(ctx context.Context, method, path string) error {
+	res, err := c.do(ctx, method, path)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,9 @@ type Deps struct {
 	// letters, without taking them out; ErrUnknownBridge when there is none
 	// of that name.
 	Peek func(ctx context.Context, bridge string, n int, dead bool) ([]QueuedRecord, error)
+	// PauseBridge makes a bridge stop sending, or go on; what arrives meanwhile
+	// is queued. ErrUnknownBridge when there is none of that name.
+	PauseBridge func(bridge string, pause bool) error
 	// Sessions returns all sessions, in any order. The slice belongs to this
 	// package afterwards.
 	Sessions func() []Session
@@ -52,11 +55,12 @@ type Deps struct {
 	Alarms *Alarms
 }
 
-// ErrUnknownBridge is what Deps.Peek returns for a name that it does not know.
+// ErrUnknownBridge is what Deps.Peek and Deps.PauseBridge return for a name that
+// they do not know.
 var ErrUnknownBridge = errors.New("no bridge of that name")
 
 func (d *Deps) validate() error {
-	if d.Status == nil || d.Ready == nil || d.Bridges == nil || d.Peek == nil || d.Sessions == nil || d.Kick == nil {
+	if d.Status == nil || d.Ready == nil || d.Bridges == nil || d.Peek == nil || d.PauseBridge == nil || d.Sessions == nil || d.Kick == nil {
 		return errors.New("admin interface needs every function of Deps")
 	}
 	return nil

@@ -106,6 +106,18 @@ func (s *Server) peek(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
+func (s *Server) pauseBridge(pause bool) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name := r.PathValue("name")
+		if err := s.deps.PauseBridge(name, pause); err != nil {
+			writeProblem(w, http.StatusNotFound, err.Error())
+			return
+		}
+		s.log.Info("bridge changed by the operator", "bridge", name, "paused", pause)
+		w.WriteHeader(http.StatusNoContent)
+	})
+}
+
 // Preview returns a queued record as the API shows it, with the start of its payload: as text when it is text, cut between
 // characters, and in base64 otherwise.
 func Preview(q *QueuedRecord) Record {
