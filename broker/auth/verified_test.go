@@ -23,3 +23,17 @@ func TestClientsOfAUnixSocketAreOnThisMachine(t *testing.T) {
 	require.NoError(t, Loopback.Authenticate(context.Background(), &r))
 	require.Error(t, Never.Authenticate(context.Background(), &r))
 }
+
+// once is an Authenticator with one method.
+type once struct{ Anonymous }
+
+func (once) BeginMethod(context.Context, string, *broker.ConnectRequest) (broker.Method, error) {
+	return nil, nil
+}
+
+func TestMethodsAreThoseOfElse(t *testing.T) {
+	_, err := Verified{Else: Never}.BeginMethod(context.Background(), "m", nil)
+	require.Equal(t, broker.BadAuthMethod, broker.ReasonOf(err))
+	_, err = Verified{Else: once{Never}}.BeginMethod(context.Background(), "m", nil)
+	require.NoError(t, err)
+}

@@ -45,8 +45,9 @@ type Config struct {
 	// sent CONNECT yet. Default 100: a site behind one NAT address may
 	// reconnect at the same moment, a flood from one host does not get further.
 	MaxHalfOpenPerAddress int
-	// ConnectTimeout is how long a client may take for its CONNECT, and the
-	// core to decide on it. Default 10 s.
+	// ConnectTimeout is how long a client may take for its CONNECT, an
+	// authentication by several AUTH packets may take from then on, and the core
+	// to decide. Default 10 s.
 	ConnectTimeout time.Duration
 	// WriteTimeout is how long one write may be stuck before the connection is
 	// given up. Default 5 s.

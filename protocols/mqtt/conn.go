@@ -42,6 +42,7 @@ type conn struct {
 	keepAlive time.Duration // most silence, 1.5 times the client's figure; 0 = none
 	maxPacket int           // largest packet the client takes; 0 = no limit
 	problems  bool          // Request Problem Information
+	auth      *authentication
 
 	in       inBuffer // owned by the reader, as are the next six
 	seen     time.Time
@@ -160,9 +161,10 @@ func (c *conn) close() {
 		_ = c.nc.Close()
 	}
 	c.mu.Lock()
-	for c.writing {
+	for c.writing || c.auth.busy() {
 		c.cond.Wait()
 	}
+	c.auth.stop()
 	told := c.told
 	c.acks, c.out, c.open2 = ackQueue{}, nil, nil
 	c.mu.Unlock()

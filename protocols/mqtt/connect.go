@@ -13,7 +13,6 @@ import (
 
 var (
 	errFirstPacket = errors.New("first packet is not CONNECT")
-	errAuthMethod  = error(&broker.Error{Reason: broker.BadAuthMethod, Err: errors.New("authentication method is not served")})
 	errTooLarge    = error(&broker.Error{Reason: broker.PacketTooLarge, Err: errors.New("packet is larger than the maximum")})
 )
 
@@ -29,19 +28,24 @@ func (c *conn) handshake() error {
 		return c.refuse(p, err)
 	}
 	c.version, c.clientID, c.problems = p.Version, p.ClientID, p.ProblemInfo
-	if p.HasAuthMethod {
-		return c.refuse(p, errAuthMethod) // [MQTT-4.12.0-1]
-	}
 	c.maxPacket = int(p.MaximumPacketSize)
 	c.aliases.max = int(min(p.TopicAliasMaximum, c.srv.cfg.TopicAliasMax))
 	c.expiry = p.SessionExpiry
 	a := wire.Connack{}
+	r := c.request(p)
+	if p.HasAuthMethod {
+		if err := c.authenticate(p, r, &a); err != nil {
+			return c.refuse(p, err)
+		}
+	}
 	c.setKeepAlive(p, &a)
-	s, present, err := c.open(p)
+	r.KeepAlive = time.Duration(p.KeepAlive) * time.Second
+	s, present, err := c.open(r)
 	if err != nil {
 		return c.refuse(p, err)
 	}
 	c.session, c.clientID = s, s.ClientID()
+	r.Will = nil // the session's; a re-authentication needs the rest
 	c.welcome(p, &a, present)
 	c.srv.metrics.accepted.Inc()
 	s.Start()
@@ -85,9 +89,14 @@ func presumed(body []byte) *wire.Connect {
 }
 
 // open asks the core for the session.
-func (c *conn) open(p *wire.Connect) (*broker.Session, bool, error) {
+func (c *conn) open(r *broker.ConnectRequest) (*broker.Session, bool, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, c.srv.cfg.ConnectTimeout)
 	defer cancel()
+	return c.srv.broker.Connect(ctx, r)
+}
+
+// request says who connects, and what for.
+func (c *conn) request(p *wire.Connect) *broker.ConnectRequest {
 	credentials := broker.Credentials{
 		Username: p.Username, HasUsername: p.HasUsername, Password: p.Password, HasPassword: p.HasPassword,
 	}
@@ -95,13 +104,13 @@ func (c *conn) open(p *wire.Connect) (*broker.Session, bool, error) {
 	if verified { // what the client calls itself does not count then
 		credentials = broker.Credentials{Username: user, HasUsername: true}
 	}
-	return c.srv.broker.Connect(ctx, &broker.ConnectRequest{
+	return &broker.ConnectRequest{
 		ClientID: p.ClientID, Credentials: credentials, Verified: verified, Local: isLocal(c.nc),
 		Protocol: "mqtt", Version: p.Version.String(), Listener: c.srv.cfg.Name, RemoteAddr: c.remote,
 		CleanStart: p.CleanStart, Expiry: requestedExpiry(p), ReceiveMaximum: p.ReceiveMaximum,
-		KeepAlive: time.Duration(p.KeepAlive) * time.Second, Will: willOf(p.Will),
+		Will: willOf(p.Will),
 		Wake: c.wake, Kick: c.kick,
-	})
+	}
 }
 
 // requestedExpiry: before version 5 a session that is not clean has no end; the

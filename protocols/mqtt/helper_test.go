@@ -240,8 +240,7 @@ func (p *peer) next() (h wire.Header, body []byte, err error) {
 			return h, nil, err
 		}
 		head = append(head, b)
-		// The zero version knows the packets that a server sends, and flags of PUBREL.
-		if h, ok, err = wire.ParseHeader(head, 0); err != nil {
+		if h, ok, err = wire.ParseHeader(head, p.v); err != nil {
 			return h, nil, err
 		}
 	}

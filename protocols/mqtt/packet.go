@@ -16,7 +16,6 @@ func violation(text string) error {
 var (
 	errSecondConnect = violation("second CONNECT")
 	errDirection     = violation("packet type is not for a server")
-	errAuth          = violation("AUTH without an authentication exchange")
 	errExpiry        = violation("session expiry in DISCONNECT for a session that had none")
 	errQuota         = error(&broker.Error{Reason: broker.ReceiveMaximumExceeded, Err: errors.New("more unacknowledged publishes than the receive maximum")})
 	errPayload       = error(&broker.Error{Reason: broker.InvalidPayload, Err: errors.New("payload is declared as UTF-8 and is not")})
@@ -44,10 +43,7 @@ func (c *conn) handle(h wire.Header, body []byte) error {
 	case wire.CONNECT:
 		return errSecondConnect // [MQTT-3.1.0-2]
 	case wire.AUTH:
-		if _, err := wire.ParseAuth(body); err != nil {
-			return err
-		}
-		return errAuth // [MQTT-4.12.0-1]
+		return c.reauthenticate(body)
 	}
 	return errDirection
 }

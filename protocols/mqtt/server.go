@@ -18,6 +18,7 @@ import (
 // core is what a listener needs of the broker.
 type core interface {
 	Connect(context.Context, *broker.ConnectRequest) (*broker.Session, bool, error)
+	BeginExchange(context.Context, string, *broker.ConnectRequest) (*broker.Exchange, error)
 }
 
 // Server is one MQTT listener.

@@ -4,6 +4,8 @@ package wire
 const (
 	CodeSuccess        = 0x00
 	CodeNoSubscribers  = 0x10
+	CodeContinue       = 0x18 // Continue authentication
+	CodeReauthenticate = 0x19
 	CodePacketNotFound = 0x92
 )
 

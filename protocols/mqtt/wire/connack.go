@@ -16,6 +16,9 @@ type Connack struct {
 	HasKeepAlive      bool
 	KeepAlive         uint16 // seconds
 	ReasonString      string // at most 65535 bytes
+	HasAuthMethod     bool
+	AuthMethod        string
+	AuthData          []byte // at most 65535 bytes; nil leaves it out
 }
 
 // AppendConnack appends a CONNACK.
@@ -51,6 +54,9 @@ func (a *Connack) appendProps(b []byte) []byte {
 	}
 	if a.ReasonString != "" {
 		b = appendString(append(b, propReasonString), a.ReasonString)
+	}
+	if a.HasAuthMethod {
+		b = appendAuthProps(b, a.AuthMethod, a.AuthData)
 	}
 	if a.HasKeepAlive {
 		b = appendUint16(append(b, propServerKeepAlive), a.KeepAlive)

@@ -48,6 +48,7 @@ type Connect struct {
 	ProblemInfo       bool // Request Problem Information, true when absent
 	AuthMethod        string
 	HasAuthMethod     bool
+	AuthData          []byte // nil when absent
 }
 
 // Will is the will of a CONNECT.
@@ -164,6 +165,8 @@ func (p *Connect) parseProps(c *cursor) {
 			p.ProblemInfo = r.flag(&prop)
 		case propAuthMethod:
 			p.HasAuthMethod, p.AuthMethod = true, string(prop.b)
+		case propAuthData:
+			p.AuthData = bytes.Clone(prop.b)
 		}
 	}
 	if r.err == nil && r.seen&props(propAuthData) != 0 && !p.HasAuthMethod {

@@ -98,7 +98,7 @@ var goodPackets = []packetCase{
 		"CONNECT 5 with all properties", V5,
 		"10 3e 0004 'MQTT' 05 00 0000 25 11 ffffffff 21 0005 27 00000064 22 0003 19 01 17 00 26 0001 'k' 0001 'v' 15 0003 'jwt' 16 0001 'd' 000c 'twelve chars'", &Connect{
 			Version: V5, ClientID: "twelve chars", SessionExpiry: 0xFFFFFFFF, ReceiveMaximum: 5, MaximumPacketSize: 100,
-			TopicAliasMaximum: 3, HasAuthMethod: true, AuthMethod: "jwt",
+			TopicAliasMaximum: 3, HasAuthMethod: true, AuthMethod: "jwt", AuthData: []byte("d"),
 		}, 0,
 	},
 	{

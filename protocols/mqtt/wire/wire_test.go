@@ -161,6 +161,10 @@ func TestAppendServerPackets(t *testing.T) {
 		{"UNSUBACK has no codes before 5", AppendUnsuback(nil, 7, []byte{0x11}, V311), "b0 02 0007"},
 		{"UNSUBACK 5", AppendUnsuback(nil, 7, []byte{0, 0x11}, V5), "b0 05 0007 00 00 11"},
 		{"PINGRESP", AppendPingresp(nil), "d0 00"},
+		{"CONNACK 5 after an exchange", AppendConnack(nil, &Connack{HasAuthMethod: true, AuthMethod: "m", AuthData: []byte("d")}, V5), "20 0b 00 00 08 15 0001 'm' 16 0001 'd'"},
+		{"CONNACK 5 after one without last word", AppendConnack(nil, &Connack{HasAuthMethod: true, AuthMethod: ""}, V5), "20 06 00 00 03 15 0000"},
+		{"AUTH", AppendAuth(nil, 0x18, "m", []byte("d")), "f0 0a 18 08 15 0001 'm' 16 0001 'd'"},
+		{"AUTH with no data and with none", append(AppendAuth(nil, 0x18, "m", []byte{}), AppendAuth(nil, 0, "m", nil)...), "f0 09 18 07 15 0001 'm' 16 0000 f0 06 00 04 15 0001 'm'"},
 		{"DISCONNECT", AppendDisconnect(nil, 0x8e, ""), "e0 01 8e"},
 		{"DISCONNECT with text", AppendDisconnect(nil, 0x81, "why"), "e0 08 81 06 1f 0003 'why'"},
 	} {
