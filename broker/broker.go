@@ -36,7 +36,8 @@ const (
 // Config holds the limits of the core. The zero value of each field means its
 // default.
 type Config struct {
-	Session SessionConfig
+	Session  SessionConfig
+	Retained RetainedConfig
 	// ShareStrategy chooses the member of a shared subscription. Default
 	// ShareRoundRobin.
 	ShareStrategy ShareStrategy
@@ -56,6 +57,10 @@ type SessionConfig struct {
 	// MaxExpiry caps how long a session outlives its connection. Default 24 h:
 	// a device that was away for longer is taken to be gone.
 	MaxExpiry time.Duration
+	// MaxKept caps the sessions that outlive their connection, those with one
+	// included. A client that would be one more is refused with QuotaExceeded;
+	// what was kept before is resumed whatever the cap. Default 100,000.
+	MaxKept int
 	// QueueBytes caps the QoS 1 and 2 messages that a durable session holds,
 	// on disk. Default 64 MiB.
 	QueueBytes int64
@@ -75,9 +80,13 @@ func (c *Config) setDefaults() {
 	if c.ShareStrategy == "" {
 		c.ShareStrategy = ShareRoundRobin
 	}
+	c.Retained.setDefaults()
 	s := &c.Session
 	if s.MaxExpiry == 0 {
 		s.MaxExpiry = 24 * time.Hour
+	}
+	if s.MaxKept == 0 {
+		s.MaxKept = 100_000
 	}
 	if s.QueueBytes == 0 {
 		s.QueueBytes = 64 << 20
@@ -119,8 +128,9 @@ type Broker struct {
 	expiries  expiries  // of the retained values
 	system    *retained // the broker's own values, below $SYS
 
-	mu       sync.Mutex // covers sessions, usedSeq, and closing against tasks
+	mu       sync.Mutex // covers sessions, kept, usedSeq, and closing against tasks
 	sessions map[string]*sessionState
+	kept     int    // sessions that outlive their connection
 	usedSeq  uint64 // highest sequence number of the durable sessions that have ended
 	// life makes opening, detaching and ending sessions of one client id one
 	// step each, store included. Taken before mu and before any session's mu.

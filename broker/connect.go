@@ -113,6 +113,10 @@ func (b *Broker) newHandle(r *ConnectRequest) *Session {
 func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait chan error, present bool, err error) {
 	defer b.lockLife(s.clientID).Unlock()
 	old := b.find(s.clientID)
+	durable := s.Expiry() > 0
+	if durable && !b.takePlace(old) {
+		return nil, false, &Error{Reason: QuotaExceeded, Err: errTooManyKept}
+	}
 	if old != nil {
 		if present, err = b.vacate(old, r.CleanStart); err != nil {
 			return nil, false, err
@@ -120,7 +124,7 @@ func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait 
 	}
 	st := old
 	if !present {
-		st = &sessionState{broker: b, id: s.clientID, durable: s.Expiry() > 0}
+		st = &sessionState{broker: b, id: s.clientID, durable: durable}
 	}
 	s.state = st
 	b.mu.Lock()
@@ -128,6 +132,7 @@ func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait 
 		st.nextSeq = b.firstSeq()
 	}
 	b.sessions[s.clientID] = st
+	st.leftPlace = false
 	b.mu.Unlock()
 	rec := st.attach(s, r.Will)
 	b.stats.connects.Add(1)
@@ -386,6 +391,7 @@ func (b *Broker) end(st *sessionState) {
 	}
 	if st.durable {
 		b.usedSeq = max(b.usedSeq, used)
+		b.freePlace(st)
 	}
 	b.mu.Unlock()
 	for _, f := range filters {

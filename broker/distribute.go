@@ -22,7 +22,9 @@ func (b *Broker) distribute(ctx context.Context, p *Publication, targets []targe
 			return ServerBusy
 		}
 		defer unlock()
-		h.retain()
+		if r := h.retain(); !r.OK() {
+			return r
+		}
 		// Whoever subscribed before the value changed has seen the old one and
 		// must get this one.
 		targets = b.matchAgain(p, targets)
@@ -130,7 +132,7 @@ type handover struct {
 	publication *Publication
 	batch       Batch
 	entries     []pendingEntry
-	retaining   bool
+	retained    *Message // the message that changed the retained value, nil = it did not
 	replaced    *Message // the retained value before
 
 	// Room for the usual case, so that it costs one allocation.
@@ -165,20 +167,39 @@ func (pe *pendingEntry) target() Target {
 	return Target{ClientID: pe.session.id, Seq: e.seq, QoS: e.qos, Retain: e.retain, SubscriptionIDs: e.ids, Share: e.share}
 }
 
-func (h *handover) retain() {
-	m := h.publication.Message
+// retain makes the message the retained value of its topic, if the limits
+// allow it. Caller holds the topic's turn.
+func (h *handover) retain() Reason {
+	b, m := h.broker, h.publication.Message
 	if len(m.Payload) == 0 { // clears the value, is delivered, is not kept [MQTT-3.3.1-6]
-		if h.replaced = h.broker.retained.clear(m.Topic); h.replaced != nil {
-			h.retaining = true
-			h.broker.expiries.forget(m.Topic)
+		if h.replaced = b.retained.clear(m.Topic); h.replaced != nil {
+			h.retained = m
+			b.expiries.forget(m.Topic)
 			h.batch.Ops = append(h.batch.Ops, Op{Kind: OpUnretain, Topic: m.Topic})
 		}
-		return
+		return Success
 	}
-	h.retaining, h.replaced = true, h.broker.retained.set(m)
-	h.broker.noteExpiry(m)
-	h.batch.Ops = append(h.batch.Ops, Op{Kind: OpRetain, Message: m})
+	c := &b.cfg.Retained
+	kept := c.keepable(m)
+	var refused retainedLimit
+	if c.MaxPayload > 0 && len(m.Payload) > c.MaxPayload {
+		refused = limitPayload
+	} else {
+		h.replaced, refused = b.retained.put(kept, c.limits())
+	}
+	if refused != limitNone {
+		b.noteLimit(refused)
+		h.replaced = nil
+		if m.QoS == 0 {
+			return Success // delivered all the same
+		}
+		return refused.reason()
+	}
+	h.retained = kept
+	b.noteExpiry(kept)
+	h.batch.Ops = append(h.batch.Ops, Op{Kind: OpRetain, Message: kept})
 	h.publication.matched = true
+	return Success
 }
 
 // reserve gives the message its number in every durable session that is to
@@ -287,10 +308,10 @@ func (h *handover) takeBack() {
 
 // unretain puts the value back that the store still has.
 func (h *handover) unretain() {
-	if !h.retaining {
+	if h.retained == nil {
 		return
 	}
-	h.broker.retained.restore(h.publication.Message, h.replaced)
+	h.broker.retained.restore(h.retained, h.replaced)
 	if h.replaced != nil {
 		h.broker.noteExpiry(h.replaced)
 	}

@@ -73,6 +73,9 @@ func (b *Broker) restore(stored *StoredSession) {
 		b.router.add(st, sub)
 	}
 	b.sessions[st.id] = st
+	if st.durable {
+		b.kept++
+	}
 }
 
 // clockSet is the beginning of 2020 in Unix milliseconds. An earlier time was

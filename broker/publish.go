@@ -84,6 +84,9 @@ func (b *Broker) accept(ctx context.Context, p *Publication, ops []Op) Reason {
 		if r := b.room(targets, m); !r.OK() {
 			return r
 		}
+		if r := b.mayRetain(m); !r.OK() {
+			return r
+		}
 	}
 	for _, rec := range b.recorders {
 		if r := rec.Record(ctx, p); !r.OK() && m.QoS > 0 {

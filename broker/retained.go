@@ -68,31 +68,63 @@ func (r *retained) lockTopic(ctx context.Context, topic string) (unlock func()) 
 	return nil
 }
 
-// set stores m as the retained value of its topic and returns the value that
-// it replaces, nil when there was none.
-func (r *retained) set(m *Message) (old *Message) {
+// set stores m as the retained value of its topic, whatever the limits.
+func (r *retained) set(m *Message) { r.put(m, noLimits) }
+
+// put stores m as the retained value of its topic and returns the value that
+// it replaces, nil when there was none. What would exceed a limit is not
+// stored. Callers that must not exceed one hold the topic's turn.
+func (r *retained) put(m *Message, limits retainedLimits) (old *Message, refused retainedLimit) {
 	r.mu.RLock()
-	n := r.find(m.Topic)
-	if n != nil {
-		old = r.swap(n, m)
+	if n := r.find(m.Topic); n != nil {
+		old = n.message.Load() // clearing it takes the write lock
+	}
+	if old != nil {
+		refused = r.replace(m, old, limits)
+		r.mu.RUnlock()
+		return old, refused
 	}
 	r.mu.RUnlock()
-	if n != nil {
-		return old
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.swap(r.make(m.Topic), m)
-}
-
-func (r *retained) swap(n *retainedNode, m *Message) (old *Message) {
-	if old = n.message.Swap(m); old != nil {
-		r.bytes.Add(int64(m.size() - old.size()))
-		return old
+	if n := r.find(m.Topic); n != nil {
+		old = n.message.Load()
+	}
+	if old != nil {
+		return old, r.replace(m, old, limits)
+	}
+	if r.count.Load() >= limits.count {
+		return nil, limitCount
+	}
+	if !r.grow(m.size(), limits.bytes) {
+		return nil, limitBytes
 	}
 	r.count.Add(1)
-	r.bytes.Add(int64(m.size()))
-	return nil
+	r.make(m.Topic).message.Store(m)
+	return nil, limitNone
+}
+
+// replace stores m in the place of old. Caller holds mu, for reading at least.
+func (r *retained) replace(m, old *Message, limits retainedLimits) (refused retainedLimit) {
+	if !r.grow(m.size()-old.size(), limits.bytes) {
+		return limitBytes
+	}
+	r.find(m.Topic).message.Store(m)
+	return limitNone
+}
+
+// grow counts more bytes, or less, unless that exceeds a limit.
+func (r *retained) grow(more int, limit int64) bool {
+	for {
+		now := r.bytes.Load()
+		next := now + int64(more)
+		if more > 0 && next > limit {
+			return false
+		}
+		if r.bytes.CompareAndSwap(now, next) {
+			return true
+		}
+	}
 }
 
 // clear removes the retained value of a topic and returns it, nil when there
@@ -122,8 +154,12 @@ func (r *retained) restore(m, old *Message) {
 	}
 	switch cleared := len(m.Payload) == 0; {
 	case cleared && now != nil, !cleared && now != m:
+	case now != nil && old != nil:
+		r.replace(old, now, noLimits)
 	case old != nil:
-		r.swap(r.make(m.Topic), old)
+		r.grow(old.size(), noLimits.bytes)
+		r.count.Add(1)
+		r.make(m.Topic).message.Store(old)
 	default:
 		r.clearLocked(m.Topic)
 	}

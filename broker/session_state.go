@@ -15,6 +15,9 @@ type sessionState struct {
 	// to receive is kept in the store. It never changes: a session that is
 	// resumed for the last time stays in the store until its end.
 	durable bool
+	// leftPlace says that the next session of the client has its place among
+	// those that are kept. Covered by mu of the broker.
+	leftPlace bool
 
 	mu       sync.Mutex // covers everything below; never held over Store.Commit that may block, or a callback
 	owner    *Session   // nil while no connection is attached

@@ -37,6 +37,8 @@ type counters struct {
 	expiredSessions atomic.Uint64
 	wills           atomic.Uint64
 	storeErrors     atomic.Uint64
+	refusedKept     atomic.Uint64
+	unretained      [retainedLimitCount]atomic.Uint64
 }
 
 func (c *counters) drop(r DropReason) { c.dropped[r].Add(1) }
@@ -53,13 +55,20 @@ type Stats struct {
 	ExpiredSessions uint64
 	Wills           uint64
 	StoreErrors     uint64
-	Sessions        int
-	Connected       map[string]int // attached sessions, by protocol
-	Subscriptions   int
-	Retained        int64
-	RetainedBytes   int64
-	Queued          int   // messages in all sessions, in flight included
-	QueuedBytes     int64 // of QoS 1 and 2
+	// RefusedKept are the connects that got QuotaExceeded, because as many
+	// sessions are kept as SessionConfig.MaxKept allows.
+	RefusedKept uint64
+	// Unretained are the messages that were not retained because of a limit:
+	// "count", "bytes" or "payload". With QoS 1 and 2 they were refused.
+	Unretained    map[string]uint64
+	Sessions      int
+	Kept          int            // of them, those that outlive their connection
+	Connected     map[string]int // attached sessions, by protocol
+	Subscriptions int
+	Retained      int64
+	RetainedBytes int64
+	Queued        int   // messages in all sessions, in flight included
+	QueuedBytes   int64 // of QoS 1 and 2
 }
 
 // Stats returns the broker's counters. It visits every session.
@@ -71,6 +80,10 @@ func (b *Broker) Stats() Stats {
 		Wills: c.wills.Load(), StoreErrors: c.storeErrors.Load(), Subscriptions: b.router.count(),
 		Retained: b.retained.count.Load(), RetainedBytes: b.retained.bytes.Load(),
 		Dropped: make(map[string]uint64, dropReasons), Connected: make(map[string]int, 3),
+		RefusedKept: c.refusedKept.Load(), Unretained: make(map[string]uint64, retainedLimitCount),
+	}
+	for l := limitNone + 1; l < retainedLimitCount; l++ {
+		s.Unretained[retainedLimitNames[l]] = c.unretained[l].Load()
 	}
 	for q := range s.Received {
 		s.Received[q], s.Sent[q] = c.received[q].Load(), c.sent[q].Load()
@@ -83,6 +96,7 @@ func (b *Broker) Stats() Stats {
 	for _, st := range b.sessions {
 		all = append(all, st)
 	}
+	s.Kept = b.kept
 	b.mu.Unlock()
 	s.Sessions = len(all)
 	for _, st := range all {
@@ -114,6 +128,9 @@ var (
 	descStoreErrors   = desc("store_errors_total", "Batches that the store refused or lost.")
 	descSessions      = desc("sessions", "Sessions, attached or not.")
 	descConnected     = desc("sessions_connected", "Sessions with a connection.", "protocol")
+	descRefusedKept   = desc("connects_over_max_kept_total", "Connects refused because too many sessions are kept.")
+	descKept          = desc("sessions_kept", "Sessions that outlive their connection, those with one included.")
+	descUnretained    = desc("retained_refused_total", "Messages that were not retained because of a limit.", "limit")
 	descSubscriptions = desc("subscriptions", "Subscriptions of all sessions.")
 	descRetained      = desc("retained_messages", "Retained values.")
 	descRetainedBytes = desc("retained_bytes", "Bytes of retained values.")
@@ -129,7 +146,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descReceived, descSent, descDropped, descRefused, descConnects, descDisconnects, descRefusedConn, descTakeovers, descExpired,
-		descWills, descStoreErrors, descSessions, descConnected, descSubscriptions, descRetained, descRetainedBytes, descQueued, descQueuedBytes,
+		descRefusedKept, descKept, descUnretained, descWills, descStoreErrors, descSessions, descConnected, descSubscriptions, descRetained, descRetainedBytes, descQueued, descQueuedBytes,
 	} {
 		ch <- d
 	}
@@ -157,6 +174,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	count(descRefusedConn, s.RefusedConnects)
 	count(descTakeovers, s.Takeovers)
 	count(descExpired, s.ExpiredSessions)
+	count(descRefusedKept, s.RefusedKept)
+	for limit, n := range s.Unretained {
+		count(descUnretained, n, limit)
+	}
+	gauge(descKept, float64(s.Kept))
 	count(descWills, s.Wills)
 	count(descStoreErrors, s.StoreErrors)
 	gauge(descSessions, float64(s.Sessions))

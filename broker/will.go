@@ -18,8 +18,21 @@ func (b *Broker) publishWill(w *Will) {
 		m.Expires += nowMillis()
 	}
 	b.stats.wills.Add(1)
+	b.sendWill(m)
+}
+
+// sendWill publishes a will. Where its value cannot be retained it is
+// delivered all the same: nobody will send it again.
+func (b *Broker) sendWill(m Message) {
 	done := func(r Reason) {
-		if !r.OK() {
+		switch {
+		case r.OK():
+		case m.Retain && (r == QuotaExceeded || r == PacketTooLarge):
+			b.log.Warn("will cannot be retained, delivering it only", "client", m.ClientID, "topic", m.Topic, "reason", r)
+			delivered := m
+			delivered.Retain = false
+			b.sendWill(delivered)
+		default:
 			b.log.Warn("will was not accepted", "client", m.ClientID, "topic", m.Topic, "reason", r)
 		}
 	}

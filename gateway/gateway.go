@@ -101,13 +101,17 @@ func (g *Gateway) openBridges() error {
 }
 
 func (g *Gateway) openBroker() (err error) {
-	s := &g.cfg.Broker.Session
+	s, r := &g.cfg.Broker.Session, &g.cfg.Broker.Retained
 	cfg := broker.Config{
 		Authenticate:  auth.Verified{Else: auth.Anonymous(g.cfg.Auth.Anonymous)},
 		ShareStrategy: broker.ShareStrategy(g.cfg.Broker.SharedStrategy),
 		Session: broker.SessionConfig{
-			MaxExpiry: time.Duration(s.MaxExpiry), QueueBytes: int64(s.QueueBytes), WhenFull: broker.FullPolicy(s.WhenFull),
+			MaxExpiry: time.Duration(s.MaxExpiry), MaxKept: s.MaxKept, QueueBytes: int64(s.QueueBytes), WhenFull: broker.FullPolicy(s.WhenFull),
 			Inflight: s.Inflight, MemoryBytes: int(s.MemoryBytes),
+		},
+		Retained: broker.RetainedConfig{
+			MaxCount: r.MaxCount, MaxBytes: int64(r.MaxBytes), MaxPayload: int(r.MaxPayload),
+			DefaultExpiry: time.Duration(r.DefaultExpiry), MaxExpiry: time.Duration(r.MaxExpiry),
 		},
 	}
 	if g.cfg.Broker.SysInterval > 0 {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"time"
+
+	"gantry/broker"
 )
 
 const (
@@ -65,12 +67,30 @@ func (w *watch) look(now time.Time) {
 	w.set("store_disk_full", st.DiskFull, "the disk is full: what would have to be stored is refused until receivers have taken enough or somebody makes room")
 	w.set("store_failing", failing, fmt.Sprintf("%d batches could not be written since the start; their publishers were told", st.Failed))
 	bs := g.broker.Stats()
+	w.limits(&bs, now)
 	for reason, n := range bs.Dropped {
 		name := "session_messages_dropped:" + reason
 		// Publishers ask for the one, and clients that keep no session for the other.
 		wanted := reason == "expired" || reason == "disconnected"
 		w.set(name, !wanted && w.grew(name, n, now, lossShown), fmt.Sprintf("%d messages did not reach one of their subscribers since the start", n))
 	}
+}
+
+// refusedShown is how long an alarm about refusals stays after the last one:
+// who was refused tries again.
+const refusedShown = time.Minute
+
+// limits watches what is refused because the broker keeps as much as it may.
+func (w *watch) limits(s *broker.Stats, now time.Time) {
+	r := &w.gateway.cfg.Broker.Retained
+	refused := s.Unretained["count"] + s.Unretained["bytes"]
+	recent := w.grew("retained_refused", refused, now, refusedShown)
+	w.set("retained_full", recent || s.Retained >= int64(r.MaxCount) || s.RetainedBytes >= int64(r.MaxBytes),
+		fmt.Sprintf("%d of %d values, %d of %d bytes are retained; new ones are refused, %d were since the start", s.Retained, r.MaxCount, s.RetainedBytes, r.MaxBytes, refused))
+	recent = w.grew("sessions_refused", s.RefusedKept, now, refusedShown)
+	most := w.gateway.cfg.Broker.Session.MaxKept
+	w.set("sessions_full", recent || s.Kept >= most,
+		fmt.Sprintf("%d of %d sessions are kept; clients that ask for a new one are refused, %d were since the start", s.Kept, most, s.RefusedKept))
 }
 
 func (w *watch) bridge(p *bridgePart, now time.Time) {
@@ -90,7 +110,7 @@ func (w *watch) bridge(p *bridgePart, now time.Time) {
 		dropped += n
 	}
 	w.set("bridge_messages_lost:"+name, w.grew("lost:"+name, dropped, now, lossShown), fmt.Sprintf("%d queued messages were dropped since the start: %v", dropped, q.Dropped))
-	w.set("bridge_refusing:"+name, w.grew("refused:"+name, q.Refused, now, time.Minute), fmt.Sprintf("%d messages were refused since the start because the queue was full; their publishers were told", q.Refused))
+	w.set("bridge_refusing:"+name, w.grew("refused:"+name, q.Refused, now, refusedShown), fmt.Sprintf("%d messages were refused since the start because the queue was full; their publishers were told", q.Refused))
 	w.set("bridge_dead_letters:"+name, q.DeadLetters > 0, fmt.Sprintf("%d messages were refused by the receiver for good; see gantry queue peek --dead %s", q.DeadLetters, name))
 	w.set("bridge_queue_damaged:"+name, q.CorruptBytes > 0 || q.Quarantined > 0,
 		fmt.Sprintf("%d damaged bytes were stepped over, %d files are in %s/quarantine", q.CorruptBytes, q.Quarantined, QueueDir(w.gateway.cfg.DataDir, name)))

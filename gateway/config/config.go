@@ -88,11 +88,22 @@ type Broker struct {
 	SharedStrategy SharedStrategy `yaml:"shared_strategy"` // who of a shared subscription gets a message
 	SysInterval    Duration       `yaml:"sys_interval"`    // how often $SYS topics are refreshed, 0 = there are none
 	Session        Session        `yaml:"session"`
+	Retained       Retained       `yaml:"retained"`
+}
+
+// Retained limits what is retained for clients, all together.
+type Retained struct {
+	MaxCount      int      `yaml:"max_count"`      // values
+	MaxBytes      Bytes    `yaml:"max_bytes"`      // payloads, topics and 160 bytes each
+	MaxPayload    Bytes    `yaml:"max_payload"`    // of one value, 0 = as max_packet_size
+	DefaultExpiry Duration `yaml:"default_expiry"` // of a value without one, 0 = for ever
+	MaxExpiry     Duration `yaml:"max_expiry"`     // longest time a value is kept, 0 = no limit
 }
 
 // Session limits each client session.
 type Session struct {
 	MaxExpiry   Duration        `yaml:"max_expiry"`   // longest time a session outlives its connection
+	MaxKept     int             `yaml:"max_kept"`     // sessions that outlive their connection; a client that would be one more is refused
 	QueueBytes  Bytes           `yaml:"queue_bytes"`  // cap of one session's queue
 	WhenFull    SessionWhenFull `yaml:"when_full"`    // what happens at that cap
 	Inflight    int             `yaml:"inflight"`     // most deliveries sent to one client and not acknowledged
@@ -136,11 +147,13 @@ func defaults() *Config {
 			SysInterval:    Duration(10 * time.Second),
 			Session: Session{
 				MaxExpiry:   Duration(24 * time.Hour),
+				MaxKept:     100_000,
 				QueueBytes:  64 * MiB,
 				WhenFull:    SessionRefuse,
 				Inflight:    64,
 				MemoryBytes: 8 * MiB,
 			},
+			Retained: Retained{MaxCount: 100_000, MaxBytes: 64 * MiB},
 		},
 		Store: Store{Type: StoreEmbedded},
 		Admin: Admin{Bind: "127.0.0.1:18083", TokenFile: "admin.token"},

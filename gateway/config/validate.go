@@ -155,9 +155,23 @@ func (b *Broker) validate(add check) {
 	s := b.Session
 	inRange(add, "broker.session.inflight", s.Inflight, 1, math.MaxUint16)
 	inRange(add, "broker.session.max_expiry", s.MaxExpiry, Duration(time.Second), Duration(100*365*24*time.Hour))
+	inRange(add, "broker.session.max_kept", s.MaxKept, 1, 10_000_000)
 	inRange(add, "broker.session.memory_bytes", s.MemoryBytes, 64*KiB, GiB)
 	if s.QueueBytes < b.MaxPacketSize {
 		add("broker.session.queue_bytes", "%s cannot hold one message of broker.max_packet_size (%s)", s.QueueBytes, b.MaxPacketSize)
+	}
+	b.Retained.validate(add)
+}
+
+func (r *Retained) validate(add check) {
+	const longest = Duration(100 * 365 * 24 * time.Hour)
+	inRange(add, "broker.retained.max_count", r.MaxCount, 1, 100_000_000)
+	inRange(add, "broker.retained.max_bytes", r.MaxBytes, MiB, 64*GiB)
+	inRange(add, "broker.retained.max_payload", r.MaxPayload, 0, maxPacketLimit)
+	inRange(add, "broker.retained.default_expiry", r.DefaultExpiry, 0, longest)
+	inRange(add, "broker.retained.max_expiry", r.MaxExpiry, 0, longest)
+	if r.MaxExpiry > 0 && r.DefaultExpiry > r.MaxExpiry {
+		add("broker.retained.default_expiry", "%v is longer than broker.retained.max_expiry (%v)", r.DefaultExpiry, r.MaxExpiry)
 	}
 }
 
