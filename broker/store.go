@@ -56,6 +56,8 @@ const (
 	OpSent                            // ClientID, Seq: everything up to Seq may have been sent
 	OpInbound                         // ClientID, PacketID: QoS 2 publish accepted, PUBREL awaited
 	OpInboundDone                     // ClientID, PacketID
+	OpDelay                           // Message, Seq (its number), Due: publish it later
+	OpDelayDone                       // Seq: published, expired or deleted
 )
 
 // Op is one change. Which fields count depends on Kind.
@@ -65,6 +67,7 @@ type Op struct {
 	Topic        string
 	Seq          uint64
 	PacketID     uint16
+	Due          int64 // Unix milliseconds
 	Message      *Message
 	Targets      []Target
 	Session      *SessionRecord
@@ -116,6 +119,14 @@ type Will struct {
 type State struct {
 	Sessions []StoredSession
 	Retained []*Message
+	Delayed  []Delayed
+}
+
+// Delayed is a message that is to be published later.
+type Delayed struct {
+	Seq     uint64 // identifies it
+	Due     int64  // Unix milliseconds
+	Message *Message
 }
 
 // StoredSession is one session with what belongs to it.

@@ -317,6 +317,11 @@ func (s *Store) survivors(e *encoder, b []byte, at uint64) bool {
 			if it := s.retained[string(o.key)]; it != nil && it.rec == at {
 				s.keepRetained(e, &r, &o)
 			}
+		case broker.OpDelay:
+			if it := s.delayed[o.num]; it != nil && it.rec == at {
+				keepDelayed(e, &r, &o)
+			}
+		case broker.OpDelayDone:
 		case broker.OpEnqueue:
 			known = s.keepTargets(e, &r, &o, at)
 		case opVoid: // what it is about lies before it
@@ -407,6 +412,10 @@ func (s *Store) touch(b []byte, by uint64) {
 		switch o.kind {
 		case broker.OpRetain, broker.OpUnretain:
 			if it := s.retained[string(o.key)]; it != nil {
+				s.pass.touch(it.rec, by)
+			}
+		case broker.OpDelay, broker.OpDelayDone:
+			if it := s.delayed[o.num]; it != nil {
 				s.pass.touch(it.rec, by)
 			}
 		case broker.OpEnqueue:

@@ -12,7 +12,7 @@ import (
 
 // Payload of one log record. u is an unsigned varint, v a zigzag one, s a u length and that many bytes.
 //
-//	| version 1 | settled 8, little endian | n u | n × (stored size u, message s) | op ... up to the end |
+//	| version 1 or 2 | settled 8, little endian | n u | n × (stored size u, message s) | op ... up to the end |
 //	op: | kind 1 | length u | body |
 //
 //	put session:     client s, user s, protocol s, expiry v (ns), detached v, next u, will 1 [delay v, message up to the end]
@@ -24,13 +24,17 @@ import (
 //	enqueue:         message index u, n u, n × (client s, seq u, flags 1, n u, n × id u, if flagged: shared subscription s)
 //	dequeue, released, sent:  client s, seq u
 //	inbound, inbound done:    client s, packet id u
+//	delay:           message index u, number u, due v (Unix ms)       version 2
+//	delay done:      number u                                         version 2
 //	born:            client s, number of the log record that created the session u
 //	void:            from u, to u (record numbers)
 //
 // settled says that all records below it had been acknowledged, or reported as failed, when this one was appended: see hole. A message
-// that several ops of a batch use is stored once.
+// that several ops of a batch use is stored once. A record says the lowest version that has all of its ops: a program that does not know
+// one of them must not start, for it would leave out the whole record; and one that knows all may, also an older one.
 const (
-	recordVersion = 1
+	recordVersion = 2 // the newest
+	plainVersion  = 1 // without delayed messages
 
 	settledOffset = 1
 	tableOffset   = settledOffset + 8
@@ -55,6 +59,7 @@ type encoder struct {
 	body     []byte
 	messages []*broker.Message
 	raw      [][]byte // messages as stored, with their size in front, when the cleaner encodes
+	delays   bool     // it has ops of delayed messages
 	grows    bool     // the batch adds something: refused when the store is full
 }
 
@@ -80,7 +85,11 @@ func (e *encoder) batch(b *broker.Batch) ([]byte, error) {
 
 // finish puts the message table in front of the ops.
 func (e *encoder) finish() []byte {
-	b := append(e.buf[:0], recordVersion)
+	version := byte(plainVersion)
+	if e.delays {
+		version = recordVersion
+	}
+	b := append(e.buf[:0], version)
 	b = binary.LittleEndian.AppendUint64(b, 0) // settle fills it in
 	b = binary.AppendUvarint(b, uint64(len(e.messages)+len(e.raw)))
 	for _, m := range e.messages {
@@ -107,6 +116,7 @@ func (e *encoder) op(op *broker.Op) error {
 }
 
 func (e *encoder) put(kind broker.OpKind, body []byte) {
+	e.delays = e.delays || kind == broker.OpDelay || kind == broker.OpDelayDone
 	e.ops = append(e.ops, byte(kind))
 	e.ops = binary.AppendUvarint(e.ops, uint64(len(body)))
 	e.ops = append(e.ops, body...)
@@ -142,6 +152,14 @@ func (e *encoder) opBody(b []byte, op *broker.Op) ([]byte, error) {
 			return appendString(b, op.Message.Topic), nil
 		}
 		return appendTargets(b, op.Targets), nil
+	case broker.OpDelay:
+		if op.Message == nil {
+			return nil, errors.New("message is missing")
+		}
+		e.grows = true
+		return appendDelay(b, e.message(op.Message), op.Seq, op.Due), nil
+	case broker.OpDelayDone:
+		return binary.AppendUvarint(b, op.Seq), nil
 	case broker.OpDequeue, broker.OpReleased, broker.OpSent:
 		return binary.AppendUvarint(appendString(b, op.ClientID), op.Seq), nil
 	case broker.OpInbound, broker.OpInboundDone:

@@ -34,6 +34,8 @@ func everyOp() *broker.Batch {
 		{Kind: broker.OpInbound, ClientID: "a", PacketID: 65535},
 		{Kind: broker.OpInboundDone, ClientID: "a", PacketID: 7},
 		{Kind: broker.OpDeleteSession, ClientID: "c"},
+		{Kind: broker.OpDelay, Seq: 300, Due: 1_790_000_000_000, Message: m},
+		{Kind: broker.OpDelayDone, Seq: 1},
 	}}
 }
 
@@ -71,8 +73,20 @@ func TestRecordVersion1IsFixed(t *testing.T) {
 	require.Equal(t, want, string(b))
 }
 
+// A program that knows only version 1 must not start where messages are delayed, and may where none ever were.
+func TestRecordVersion2IsFixed(t *testing.T) {
+	m := &broker.Message{Topic: "t"}
+	b := encoded(t, &broker.Batch{Ops: []broker.Op{{Kind: broker.OpDelayDone, Seq: 5}, {Kind: broker.OpDelay, Message: m, Seq: 300, Due: -2}}})
+	want := "\x02\x00\x00\x00\x00\x00\x00\x00\x00\x01\xa1\x01\x09\x01\x00\x00\x00\x01t\x00\x00\x00" + "\x0e\x01\x05" + "\x0d\x04\x00\xac\x02\x03"
+	require.Equal(t, want, string(b))
+	for _, op := range everyOp().Ops {
+		delays := op.Kind == broker.OpDelay || op.Kind == broker.OpDelayDone
+		require.Equal(t, delays, encoded(t, &broker.Batch{Ops: []broker.Op{op}})[0] == 2, "kind %d", op.Kind)
+	}
+}
+
 func TestIncompleteOpsAreRefused(t *testing.T) {
-	for _, kind := range []broker.OpKind{broker.OpPutSession, broker.OpSubscribe, broker.OpRetain, broker.OpEnqueue, 0, opBorn, 200} {
+	for _, kind := range []broker.OpKind{broker.OpPutSession, broker.OpSubscribe, broker.OpRetain, broker.OpEnqueue, broker.OpDelay, 0, opBorn, 200} {
 		_, err := new(encoder).batch(&broker.Batch{Ops: []broker.Op{{Kind: kind}}})
 		require.Error(t, err, "kind %d", kind)
 	}

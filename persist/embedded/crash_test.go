@@ -259,15 +259,15 @@ func TestCrashBetweenCopyAndDelete(t *testing.T) {
 	})
 	apply(put("a"), put("b"), put("gone"), broker.Op{Kind: broker.OpRetain, Message: message("r", 10)})
 	for seq := uint64(1); seq <= 200; seq++ {
-		apply(enqueue("a", seq, 100), enqueue("gone", seq, 10), broker.Op{Kind: broker.OpReleased, ClientID: "a", Seq: seq})
+		apply(delay(seq, 20), enqueue("a", seq, 100), enqueue("gone", seq, 10), broker.Op{Kind: broker.OpReleased, ClientID: "a", Seq: seq})
 		if seq%3 != 0 {
-			apply(broker.Op{Kind: broker.OpDequeue, ClientID: "a", Seq: seq})
+			apply(broker.Op{Kind: broker.OpDequeue, ClientID: "a", Seq: seq}, broker.Op{Kind: broker.OpDelayDone, Seq: seq})
 		}
 	}
 	apply(broker.Op{Kind: broker.OpDeleteSession, ClientID: "gone"}, broker.Op{Kind: broker.OpUnretain, Topic: "r"})
 	require.Eventually(t, func() bool { return held.Load() && s.Stats().CopiedBytes == 0 && s.Stats().CleanErrors > 0 }, 5*time.Second, time.Millisecond)
 	for seq := uint64(3); seq <= 200; seq += 6 { // after the copies
-		apply(broker.Op{Kind: broker.OpDequeue, ClientID: "a", Seq: seq})
+		apply(broker.Op{Kind: broker.OpDequeue, ClientID: "a", Seq: seq}, broker.Op{Kind: broker.OpDelayDone, Seq: seq})
 	}
 	after := disk.PowerCut(rand.New(rand.NewPCG(1, 1)))
 	_ = s.Close()
@@ -391,6 +391,10 @@ func enqueue(id string, seq uint64, size int) broker.Op {
 	return broker.Op{
 		Kind: broker.OpEnqueue, Message: message("some/topic", size), Targets: []broker.Target{{ClientID: id, Seq: seq, QoS: 1}},
 	}
+}
+
+func delay(number uint64, size int) broker.Op {
+	return broker.Op{Kind: broker.OpDelay, Seq: number, Due: int64(number), Message: message("later", size)}
 }
 
 // A commit that fails because no new segment can be begun uses up a number, but loses nothing: a smaller one still fits the old segment.

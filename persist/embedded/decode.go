@@ -92,7 +92,7 @@ func openRecord(b []byte) (record, error) {
 	switch v := r.f.byte(); {
 	case v > recordVersion:
 		return r, fmt.Errorf("record of version %d: %w", v, ErrVersion)
-	case v != recordVersion:
+	case v < plainVersion:
 		return r, fmt.Errorf("record of unknown version %d", v)
 	case len(b) < tableOffset:
 		return r, errShort
@@ -138,7 +138,8 @@ type op struct {
 	body   []byte // the op without kind and length
 	client []byte
 	key    []byte // filter or topic
-	num    uint64 // sequence number, packet id or record number
+	num    uint64 // sequence number, number of a delayed message, packet id or record number
+	due    int64
 	index  uint64 // message index
 	count  int    // targets
 	items  fields // reads the targets
@@ -180,6 +181,10 @@ func (r *record) next(o *op) (bool, error) {
 		o.items = f
 	case broker.OpDequeue, broker.OpReleased, broker.OpSent, broker.OpInbound, broker.OpInboundDone, opBorn:
 		o.client, o.num = f.bytes(), f.uvarint()
+	case broker.OpDelay:
+		o.index, o.num, o.due = f.uvarint(), f.uvarint(), f.varint()
+	case broker.OpDelayDone:
+		o.num = f.uvarint()
 	case opVoid:
 		o.num, o.index = f.uvarint(), f.uvarint()
 	default:
@@ -244,7 +249,7 @@ func (r *record) checkOp(o *op) error {
 		_, err = decodeSession(o.body)
 	case broker.OpSubscribe:
 		_, err = decodeSubscription(o.body)
-	case broker.OpRetain, broker.OpEnqueue:
+	case broker.OpRetain, broker.OpEnqueue, broker.OpDelay:
 		if _, _, _, ok := r.message(o.index); !ok {
 			return fmt.Errorf("no message %d", o.index)
 		}

@@ -101,6 +101,7 @@ func (m *metrics) register(reg prometheus.Registerer, s *Store) error {
 		gauge("sessions", "Stored sessions.", func(s Stats) float64 { return float64(s.Sessions) }),
 		gauge("queued_messages", "Entries of all stored queues.", func(s Stats) float64 { return float64(s.Queued) }),
 		gauge("retained_messages", "Stored retained messages.", func(s Stats) float64 { return float64(s.Retained) }),
+		gauge("delayed_messages", "Stored messages that are to be published later.", func(s Stats) float64 { return float64(s.Delayed) }),
 	} {
 		if err := reg.Register(c); err != nil {
 			m.unregister()
@@ -122,6 +123,7 @@ func (m *metrics) unregister() {
 type Stats struct {
 	Sessions  int
 	Retained  int
+	Delayed   int
 	Queued    int64 // entries of all queues
 	Bytes     int64 // size of the log
 	LiveBytes int64 // estimate of what lives in it
@@ -171,7 +173,7 @@ func (s *Store) Stats() Stats {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out.Sessions, out.Retained, out.Queued = len(s.clients), len(s.retained), s.queued
+	out.Sessions, out.Retained, out.Delayed, out.Queued = len(s.clients), len(s.retained), len(s.delayed), s.queued
 	out.LiveBytes, out.Pending, out.DiskFull = s.live, s.pending, s.short
 	return out
 }

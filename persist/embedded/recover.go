@@ -32,7 +32,7 @@ func (s *Store) recover() error {
 		s.rescueNow(c)
 	}
 	s.log.Info("store recovered", "dir", s.cfg.Dir, "records", r.records, "sessions", len(s.clients), "queued", s.queued,
-		"retained", len(s.retained), "bytes", s.disk.Bytes(), "undecodable", r.bad, "missing", r.missing, "took", time.Since(start))
+		"retained", len(s.retained), "delayed", len(s.delayed), "bytes", s.disk.Bytes(), "undecodable", r.bad, "missing", r.missing, "took", time.Since(start))
 	return nil
 }
 

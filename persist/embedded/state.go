@@ -10,9 +10,10 @@ import (
 type state struct {
 	clients  map[string]*client
 	retained map[string]*item // pointers, because assigning to an existing key must not allocate the key again
-	live     int64            // estimate of the log bytes that live; an upper bound once each record was copied or written with its present owners
-	queued   int64            // entries of all queues
-	replay   bool             // recovery: see client.born
+	delayed  map[uint64]*item
+	live     int64 // estimate of the log bytes that live; an upper bound once each record was copied or written with its present owners
+	queued   int64 // entries of all queues
+	replay   bool  // recovery: see client.born
 	values   *values
 }
 
@@ -60,7 +61,7 @@ const opOverhead = 32
 const sessionOverhead = 128
 
 func newState() state {
-	return state{clients: make(map[string]*client), retained: make(map[string]*item), values: newValues()}
+	return state{clients: make(map[string]*client), retained: make(map[string]*item), delayed: make(map[uint64]*item), values: newValues()}
 }
 
 // owner returns the client that an op is about, or nil when there is no such session and the op has no effect.
@@ -97,6 +98,10 @@ func (s *state) apply(b []byte, at place) {
 			s.retain(&r, &o, at)
 		case broker.OpUnretain:
 			s.unretain(&o)
+		case broker.OpDelay:
+			s.delay(&r, &o, at)
+		case broker.OpDelayDone:
+			s.delayDone(&o)
 		case broker.OpEnqueue:
 			s.enqueue(&r, &o, at)
 		case broker.OpPutSession:

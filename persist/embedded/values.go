@@ -10,6 +10,7 @@ import (
 type values struct {
 	sessions map[string]*sessionValues
 	retained map[string][]byte
+	delayed  map[uint64]delayedValue
 }
 
 type sessionValues struct {
@@ -18,7 +19,7 @@ type sessionValues struct {
 }
 
 func newValues() *values {
-	return &values{sessions: make(map[string]*sessionValues), retained: make(map[string][]byte)}
+	return &values{sessions: make(map[string]*sessionValues), retained: make(map[string][]byte), delayed: make(map[uint64]delayedValue)}
 }
 
 func (v *values) of(id string) *sessionValues {
@@ -81,6 +82,14 @@ func (v *values) state(s *state) (out *broker.State, lost int) {
 			continue
 		}
 		out.Retained = append(out.Retained, m)
+	}
+	for number, v := range v.delayed {
+		m, err := broker.ParseMessage(v.message)
+		if err != nil {
+			lost++
+			continue
+		}
+		out.Delayed = append(out.Delayed, broker.Delayed{Seq: number, Due: v.due, Message: m})
 	}
 	for id, c := range s.clients {
 		stored, missing := c.stored(v.of(id))

@@ -214,6 +214,32 @@ func testInbound(t *testing.T, open Open) {
 	b.check()
 }
 
+func testDelayed(t *testing.T, open Open) {
+	b := newBox(t, open)
+	const due = 1_790_000_060_000
+	delay := func(number uint64, m *broker.Message) broker.Op {
+		return broker.Op{Kind: broker.OpDelay, Seq: number, Due: due + int64(number), Message: m}
+	}
+	m := message("later", "")
+	m.QoS, m.Retain, m.Expires = 2, true, due
+	m.Properties = &broker.Properties{ContentType: "ct", User: []broker.UserProperty{{Key: "k", Value: "v"}}}
+	b.commit(delay(math.MaxUint64, m), delay(1, message("later", "1")), delay(2, message("later", "2")))
+	b.check()
+	b.commit(broker.Op{Kind: broker.OpDelayDone, Seq: 1}, broker.Op{Kind: broker.OpDelayDone, Seq: 77})
+	b.commit(delay(2, message("instead", "of 2")))
+	b.check()
+	// At its time it goes to the queues and leaves in one step.
+	b.commit(put("a"), put("b"), delay(3, m))
+	b.commit(
+		broker.Op{Kind: broker.OpDelayDone, Seq: 3}, broker.Op{Kind: broker.OpRetain, Message: m}, enqueue(m, to("a", 1), to("b", 4)),
+		delay(4, m), broker.Op{Kind: broker.OpDelayDone, Seq: 4}, delay(5, m),
+	)
+	b.check()
+	b.commit(broker.Op{Kind: broker.OpDeleteSession, ClientID: "a"}) // it belongs to no session, also not to its publisher's
+	b.commit(put("publisher"), broker.Op{Kind: broker.OpDeleteSession, ClientID: "publisher"})
+	b.check()
+}
+
 func testDeleteSession(t *testing.T, open Open) {
 	b := newBox(t, open)
 	b.commit(put("a"), put("b"))

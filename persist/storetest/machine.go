@@ -92,6 +92,7 @@ func (g *Generator) op(rt *rapid.T) broker.Op {
 		broker.OpPutSession, broker.OpPutSession, broker.OpDeleteSession, broker.OpSubscribe, broker.OpUnsubscribe, broker.OpRetain,
 		broker.OpUnretain, broker.OpEnqueue, broker.OpEnqueue, broker.OpEnqueue, broker.OpDequeue, broker.OpDequeue, broker.OpReleased,
 		broker.OpSent, broker.OpInbound, broker.OpInboundDone,
+		broker.OpDelay, broker.OpDelay, broker.OpDelayDone,
 	}).Draw(rt, "kind")
 	switch kind {
 	case broker.OpPutSession:
@@ -110,6 +111,10 @@ func (g *Generator) op(rt *rapid.T) broker.Op {
 		return enqueue(g.message(rt), g.targets(rt)...)
 	case broker.OpRetain:
 		return broker.Op{Kind: kind, Message: g.message(rt)}
+	case broker.OpDelay:
+		return broker.Op{Kind: kind, Message: g.message(rt), Seq: seq(rt), Due: rapid.Int64().Draw(rt, "due")}
+	case broker.OpDelayDone:
+		return broker.Op{Kind: kind, Seq: seq(rt)}
 	case broker.OpUnsubscribe, broker.OpUnretain:
 		return broker.Op{Kind: kind, ClientID: id, Topic: topic(rt)}
 	case broker.OpInbound, broker.OpInboundDone:

@@ -16,6 +16,7 @@ import (
 type Model struct {
 	Sessions map[string]*Session
 	Retained map[string]*broker.Message
+	Delayed  map[uint64]broker.Delayed
 }
 
 // Session is one session of a Model.
@@ -29,7 +30,7 @@ type Session struct {
 
 // NewModel returns an empty model.
 func NewModel() *Model {
-	return &Model{Sessions: map[string]*Session{}, Retained: map[string]*broker.Message{}}
+	return &Model{Sessions: map[string]*Session{}, Retained: map[string]*broker.Message{}, Delayed: map[uint64]broker.Delayed{}}
 }
 
 // Apply makes ops take effect. It keeps what they point to.
@@ -46,6 +47,12 @@ func (m *Model) apply(op *broker.Op) {
 		return
 	case broker.OpUnretain:
 		delete(m.Retained, op.Topic)
+		return
+	case broker.OpDelay:
+		m.Delayed[op.Seq] = broker.Delayed{Seq: op.Seq, Due: op.Due, Message: op.Message}
+		return
+	case broker.OpDelayDone:
+		delete(m.Delayed, op.Seq)
 		return
 	case broker.OpDeleteSession:
 		delete(m.Sessions, op.ClientID)
@@ -124,6 +131,7 @@ func (m *Model) state() *broker.State {
 		st.Sessions = append(st.Sessions, stored)
 	}
 	st.Retained = slices.Collect(maps.Values(m.Retained))
+	st.Delayed = slices.Collect(maps.Values(m.Delayed))
 	sortState(st)
 	return st
 }
@@ -132,6 +140,10 @@ func (m *Model) state() *broker.State {
 func sortState(st *broker.State) {
 	slices.SortFunc(st.Sessions, func(a, b broker.StoredSession) int { return cmp.Compare(a.Record.ClientID, b.Record.ClientID) })
 	slices.SortFunc(st.Retained, func(a, b *broker.Message) int { return cmp.Compare(a.Topic, b.Topic) })
+	slices.SortFunc(st.Delayed, func(a, b broker.Delayed) int { return cmp.Compare(a.Seq, b.Seq) })
+	if len(st.Delayed) == 0 {
+		st.Delayed = nil
+	}
 	if len(st.Sessions) == 0 {
 		st.Sessions = nil
 	}
@@ -153,7 +165,7 @@ func sortState(st *broker.State) {
 
 // Clone returns a copy that later changes leave alone. Messages are shared.
 func (m *Model) Clone() *Model {
-	c := &Model{Sessions: make(map[string]*Session, len(m.Sessions)), Retained: maps.Clone(m.Retained)}
+	c := &Model{Sessions: make(map[string]*Session, len(m.Sessions)), Retained: maps.Clone(m.Retained), Delayed: maps.Clone(m.Delayed)}
 	for id, s := range m.Sessions {
 		c.Sessions[id] = &Session{
 			Record: s.Record, Subs: maps.Clone(s.Subs), Inbound: maps.Clone(s.Inbound), Sent: s.Sent, Queue: maps.Clone(s.Queue),

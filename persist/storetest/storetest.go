@@ -39,6 +39,7 @@ func Run(t *testing.T, open Open) {
 		{"Released", testReleased},
 		{"Sent", testSent},
 		{"Inbound", testInbound},
+		{"Delayed", testDelayed},
 		{"DeleteSession", testDeleteSession},
 		{"UnknownSession", testUnknownSession},
 		{"UnknownThings", testUnknownThings},
