@@ -121,6 +121,7 @@ func (q *Queue) open() error {
 	if err != nil {
 		return err
 	}
+	q.tally.dropped[DroppedDamaged] = q.log.Stats().LostRecords
 	if err := q.dead.open(q.cfg, q.maxRecord); err != nil {
 		return errors.Join(err, q.log.Close())
 	}

@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -252,6 +253,32 @@ func TestDamageIsCounted(t *testing.T) {
 	require.Positive(t, s.CorruptBytes)
 	eventually(t, func() bool { return q.Stats().Quarantined == uint64(len(snap.Segments)-1) }, "damaged segments are kept")
 	require.Equal(t, d.UsedIn("/queue"), q.Stats().DiskBytes)
+}
+
+// TestDestroyedSegmentIsCounted destroys whole files, one of them partly confirmed: what was not confirmed is counted as lost, once.
+func TestDestroyedSegmentIsCounted(t *testing.T) {
+	d := faultfs.New()
+	cfg := queue.Config{FS: d, MaxBytes: 4 << 20}
+	q := open(t, cfg)
+	for i := range uint64(8000) {
+		require.NoError(t, put(q, record(i, 200)))
+	}
+	snap, err := seglog.InspectFS(d, "/queue")
+	require.NoError(t, err)
+	require.Greater(t, len(snap.Segments), 3)
+	oldest, third := snap.Segments[0], snap.Segments[2]
+	q.Confirm(oldest.Base + 10)
+	require.NoError(t, q.Close())
+	for _, seg := range []seglog.SegmentInfo{oldest, third} {
+		d.WriteFile(seg.Path, bytes.Repeat([]byte{0xa5}, int(seg.Bytes)))
+	}
+	lost := oldest.End - oldest.Base - 10 + third.End - third.Base
+	for _, counted := range []uint64{lost, 0} { // the figures are since Open
+		q = open(t, cfg)
+		require.Equal(t, counted, q.Stats().Dropped[queue.DroppedDamaged])
+		require.Equal(t, 8000-10-lost, q.Stats().Records)
+		require.NoError(t, q.Close())
+	}
 }
 
 func TestSecondReaderEndsTheFirst(t *testing.T) {

@@ -63,7 +63,7 @@ func (l *Log) recover() error {
 		l.segs = append(l.segs, segs[i].segment)
 		l.bytes.Add(segs[i].disk)
 	}
-	if err := l.setAside(segs); err != nil {
+	if err := l.setAside(segs, slot.cursor); err != nil {
 		return err
 	}
 	l.trimQuarantine(filepath.Join(l.dir, quarantineName))
@@ -182,8 +182,8 @@ func (l *Log) scanNewest(s *found) (next uint64, err error) {
 func lastEnd(s *scanner) int64 { return s.off - s.bad }
 
 // setAside moves segments that hold no valid record, because their header and all records are damaged, to the quarantine folder, and
-// forgets empty ones that an earlier session left.
-func (l *Log) setAside(segs []found) error {
+// forgets empty ones that an earlier session left. What lies below cursor is no loss.
+func (l *Log) setAside(segs []found, cursor uint64) error {
 	for i := range segs {
 		s := segs[i]
 		if s.suspect {
@@ -194,6 +194,9 @@ func (l *Log) setAside(segs []found) error {
 			if !some {
 				l.log.Error("no valid record in segment, setting it aside", "path", s.path, "bytes", s.disk)
 				l.stats.corruptBytes.Add(uint64(s.disk - segmentHeader))
+				if from, end := max(s.base, cursor), s.end.Load(); end > from {
+					l.stats.lostRecords.Add(end - from)
+				}
 				l.forget(s.segment)
 				if l.quarantine(s.path) {
 					l.bytes.Add(-s.disk)

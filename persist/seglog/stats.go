@@ -21,6 +21,7 @@ type counters struct {
 	resyncs         atomic.Uint64
 	quarantined     atomic.Uint64
 	quarantineBytes atomic.Int64
+	lostRecords     atomic.Uint64
 	deleted         atomic.Uint64
 }
 
@@ -49,6 +50,7 @@ type Stats struct {
 	TornBytes       uint64    // bytes behind the last record found on open
 	Resyncs         uint64    // places where damage was stepped over
 	Quarantined     uint64    // files set aside
+	LostRecords     uint64    // records, not below the cursor, of segments of which none could be read on open
 	QuarantineBytes int64     // in the quarantine folder now, as far as known since the last file came
 }
 
@@ -63,6 +65,7 @@ func (l *Log) Stats() Stats {
 		Bytes: l.bytes.Load(), Deleted: c.deleted.Load(),
 		CorruptBytes: c.corruptBytes.Load(), TornBytes: c.tornBytes.Load(), Resyncs: c.resyncs.Load(),
 		Quarantined: c.quarantined.Load(), QuarantineBytes: c.quarantineBytes.Load(),
+		LostRecords: c.lostRecords.Load(),
 	}
 	l.curMu.Lock()
 	s.Cursor, s.SavedCursor = l.cursor, l.saved
