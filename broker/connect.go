@@ -98,9 +98,10 @@ func (b *Broker) newHandle(r *ConnectRequest) *Session {
 	}
 	s := &Session{
 		broker: b, clientID: r.ClientID, username: r.Credentials.Username, protocol: r.Protocol, version: r.Version,
-		listener: r.Listener, remote: r.RemoteAddr, keepAlive: r.KeepAlive, connectedAt: time.Now(),
+		listener: r.Listener, keepAlive: r.KeepAlive, connectedAt: time.Now(),
 		receiveMaximum: limit, memoryBytes: r.MemoryBytes, wake: r.Wake, kick: r.Kick, cleanStart: r.CleanStart,
 	}
+	s.Moved(r.RemoteAddr)
 	s.expiry.Store(int64(min(r.Expiry, b.cfg.Session.MaxExpiry)))
 	if w := r.Will; w != nil {
 		w.Message.ClientID, w.Message.Username, w.Message.Protocol = r.ClientID, r.Credentials.Username, r.Protocol

@@ -68,7 +68,7 @@ func (st *sessionState) info() SessionInfo {
 		return i
 	}
 	i.Connected, i.ConnectedAt, i.KeepAlive = true, o.connectedAt, o.keepAlive
-	i.Version, i.Listener, i.RemoteAddr = o.version, o.listener, o.remote.String()
+	i.Version, i.Listener, i.RemoteAddr = o.version, o.listener, o.remote.Load().String()
 	i.Received, i.Delivered = o.received.Load(), o.delivered.Load()
 	return i
 }

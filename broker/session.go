@@ -65,7 +65,7 @@ type Session struct {
 	protocol       string
 	version        string
 	listener       string
-	remote         netip.AddrPort
+	remote         atomic.Pointer[netip.AddrPort]
 	keepAlive      time.Duration
 	connectedAt    time.Time
 	cleanStart     bool
@@ -88,6 +88,10 @@ func (s *Session) ClientID() string { return s.clientID }
 // Expiry returns how long the session will outlive its connection, after the
 // broker's cap.
 func (s *Session) Expiry() time.Duration { return time.Duration(s.expiry.Load()) }
+
+// Moved takes note that the client goes on from another address. Listings and
+// events show it from then on.
+func (s *Session) Moved(to netip.AddrPort) { s.remote.Store(&to) }
 
 // Start opens the outbox. The adapter calls it once its answer to the client's
 // connect is queued, so that no message precedes it.

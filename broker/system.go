@@ -84,6 +84,6 @@ func (s *Session) tell(connected bool, r Reason) {
 	}
 	watch(ConnectionEvent{
 		Connected: connected, At: time.Now(), Reason: r, ClientID: s.clientID, Username: s.username, Protocol: s.protocol,
-		Version: s.version, Listener: s.listener, RemoteAddr: s.remote, KeepAlive: s.keepAlive, Expiry: s.Expiry(), CleanStart: s.cleanStart,
+		Version: s.version, Listener: s.listener, RemoteAddr: *s.remote.Load(), KeepAlive: s.keepAlive, Expiry: s.Expiry(), CleanStart: s.cleanStart,
 	})
 }

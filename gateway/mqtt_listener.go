@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"time"
 
 	"gantry/gateway/certs"
@@ -14,6 +15,7 @@ import (
 	"gantry/protocols/mqtt/proxyproto"
 	"gantry/protocols/mqtt/secure"
 	"gantry/protocols/mqtt/ws"
+	"gantry/protocols/quic"
 )
 
 // packetsPerMessage: a WebSocket message of this many packets of the largest
@@ -23,6 +25,29 @@ const packetsPerMessage = 16
 
 // openMQTT opens one MQTT listener with everything that lies under it.
 func (g *Gateway) openMQTT(c *config.MQTT) (*mqtt.Server, error) {
+	top, err := g.listenMQTT(c)
+	if err != nil {
+		return nil, err
+	}
+	cfg := mqtt.Config{
+		Name: c.Name, Bind: string(c.Bind), MaxPacketSize: int(g.cfg.Broker.MaxPacketSize), MaxConnections: c.MaxConnections,
+		ReceiveMaximum: uint16(c.ReceiveMaximum), ConnectTimeout: time.Duration(c.ConnectTimeout), WriteTimeout: time.Duration(c.WriteTimeout),
+	}
+	if c.Transport == config.MQTTOverQUIC {
+		cfg.MaxKeepAlive = quic.MaxKeepAlive
+	}
+	s, err := mqtt.NewOn(top, cfg, g.broker, g.log, g.reg)
+	if err != nil {
+		return nil, errors.Join(err, top.Close())
+	}
+	return s, nil
+}
+
+// listenMQTT opens the socket of a listener and what lies on it.
+func (g *Gateway) listenMQTT(c *config.MQTT) (net.Listener, error) {
+	if c.Transport == config.MQTTOverQUIC {
+		return g.listenQUIC(c)
+	}
 	ln, err := mqtt.Listen(string(c.Bind))
 	if err != nil {
 		return nil, err
@@ -31,14 +56,32 @@ func (g *Gateway) openMQTT(c *config.MQTT) (*mqtt.Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, ln.Close())
 	}
-	s, err := mqtt.NewOn(top, mqtt.Config{
-		Name: c.Name, Bind: string(c.Bind), MaxPacketSize: int(g.cfg.Broker.MaxPacketSize), MaxConnections: c.MaxConnections,
-		ReceiveMaximum: uint16(c.ReceiveMaximum), ConnectTimeout: time.Duration(c.ConnectTimeout), WriteTimeout: time.Duration(c.WriteTimeout),
-	}, g.broker, g.log, g.reg)
+	return top, nil
+}
+
+// quicKeyFile is the name of the file in the data folder that lets a gateway
+// tell the QUIC clients of its predecessor that they must connect again.
+const quicKeyFile = "quic.key"
+
+func (g *Gateway) listenQUIC(c *config.MQTT) (net.Listener, error) {
+	source, err := g.openCerts(c)
 	if err != nil {
-		return nil, errors.Join(err, top.Close())
+		return nil, err
 	}
-	return s, nil
+	return quic.New(quic.Config{
+		Name: c.Name, Bind: string(c.Bind), TLS: source.TLS(), Identity: secure.Identity(c.TLS.Identity),
+		KeyFile: filepath.Join(g.cfg.DataDir, quicKeyFile), MaxConnections: c.MaxConnections,
+	}, g.log, g.reg)
+}
+
+// openCerts reads the certificates of a listener that has TLS.
+func (g *Gateway) openCerts(c *config.MQTT) (*certs.Source, error) {
+	source, err := certs.Open(mqttCerts(c), g.log, g.reg)
+	if err != nil {
+		return nil, fmt.Errorf("TLS of listener %s: %w", c.Name, err)
+	}
+	g.certs = append(g.certs, certificate{c.Name, source})
+	return source, nil
 }
 
 // wrapMQTT puts on a socket what its clients speak before MQTT, in the order in
@@ -57,11 +100,10 @@ func (g *Gateway) wrapMQTT(ln net.Listener, c *config.MQTT) (net.Listener, error
 		ln = l
 	}
 	if c.TLS != nil {
-		source, err := certs.Open(mqttCerts(c), g.log, g.reg)
+		source, err := g.openCerts(c)
 		if err != nil {
-			return nil, fmt.Errorf("TLS of listener %s: %w", c.Name, err)
+			return nil, err
 		}
-		g.certs = append(g.certs, certificate{c.Name, source})
 		l, err := secure.New(ln, source.TLS(), secure.Identity(c.TLS.Identity), c.Name, log, g.reg)
 		if err != nil {
 			return nil, err

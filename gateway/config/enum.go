@@ -71,6 +71,7 @@ type MQTTTransport string
 const (
 	MQTTOverTCP       MQTTTransport = "tcp"
 	MQTTOverWebSocket MQTTTransport = "websocket"
+	MQTTOverQUIC      MQTTTransport = "quic"
 )
 
 // ClientAuth says whether a client must have a certificate.
@@ -165,7 +166,7 @@ var choices = map[reflect.Type]choice{
 	reflect.TypeFor[SessionWhenFull](): {values: texts(SessionRefuse, SessionDropOldest)},
 	reflect.TypeFor[SharedStrategy]():  {values: texts(broker.ShareStrategies()...), planned: []string{"local"}},
 	reflect.TypeFor[QueueWhenFull]():   {values: texts(QueueDropOldest, QueueRefuse, QueueBlock)},
-	reflect.TypeFor[MQTTTransport]():   {values: texts(MQTTOverTCP, MQTTOverWebSocket), planned: []string{"quic"}},
+	reflect.TypeFor[MQTTTransport]():   {values: texts(MQTTOverTCP, MQTTOverWebSocket, MQTTOverQUIC)},
 	reflect.TypeFor[ClientAuth]():      {values: texts(ClientAuthNone, ClientAuthRequest, ClientAuthRequire)},
 	reflect.TypeFor[Identity]():        {values: texts(IdentityNone, IdentityCN)},
 	reflect.TypeFor[CoAPTransport]():   {values: texts(CoAPOverUDP), planned: []string{"tcp"}},

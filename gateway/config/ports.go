@@ -16,7 +16,11 @@ type socket struct {
 func (c *Config) validatePorts(add check) {
 	var sockets []socket
 	for i, l := range c.Listeners.MQTT {
-		sockets = append(sockets, socket{fmt.Sprintf("listeners.mqtt[%d]", i), l.Bind, "tcp"})
+		network := "tcp"
+		if l.Transport == MQTTOverQUIC {
+			network = "udp"
+		}
+		sockets = append(sockets, socket{fmt.Sprintf("listeners.mqtt[%d]", i), l.Bind, network})
 	}
 	for i, l := range c.Listeners.CoAP {
 		sockets = append(sockets, socket{fmt.Sprintf("listeners.coap[%d]", i), l.Bind, "udp"})

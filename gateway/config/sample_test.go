@@ -40,15 +40,16 @@ func TestExampleListeners(t *testing.T) {
 	c, err := Load(samples+"example-listeners.yaml", nil)
 	require.NoError(t, err)
 	all := c.Listeners.MQTT
-	require.Len(t, all, 4)
+	require.Len(t, all, 5)
 	dir := filepath.Clean(samples)
 	require.Equal(t, &ServerTLS{
 		Cert: dir + "/server.pem", Key: dir + "/server.key", ClientCA: dir + "/devices-ca.pem", ClientAuth: ClientAuthRequire, Identity: IdentityCN,
 	}, all[0].TLS)
 	require.Equal(t, &ServerTLS{Cert: dir + "/server.pem", Key: dir + "/server.key", ClientAuth: ClientAuthNone, Identity: IdentityNone}, all[1].TLS)
 	require.Equal(t, "/mqtt", all[1].WebSocketPath())
-	require.Equal(t, []Network{{netip.MustParsePrefix("10.0.0.0/24")}}, all[2].ProxyProtocol.Trusted)
-	require.True(t, all[3].Bind.IsUnix())
+	require.Equal(t, MQTTOverQUIC, all[2].Transport)
+	require.Equal(t, []Network{{netip.MustParsePrefix("10.0.0.0/24")}}, all[3].ProxyProtocol.Trusted)
+	require.True(t, all[4].Bind.IsUnix())
 	for _, l := range all {
 		want := defaultMQTT()
 		want.Name, want.Bind, want.Transport = l.Name, l.Bind, l.Transport

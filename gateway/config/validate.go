@@ -109,6 +109,10 @@ func (m *MQTT) validate(add check, path string) {
 	if m.TLS != nil {
 		m.TLS.validate(add, path+".tls")
 	}
+	if m.Transport == MQTTOverQUIC {
+		m.validateQUIC(add, path)
+		return
+	}
 	if m.ProxyProtocol == nil {
 		return
 	}
@@ -117,6 +121,19 @@ func (m *MQTT) validate(add check, path string) {
 	}
 	if m.Bind.IsUnix() {
 		add(path+".proxy_protocol", "a Unix socket has no addresses that could be trusted")
+	}
+}
+
+// validateQUIC checks what only a UDP socket asks for.
+func (m *MQTT) validateQUIC(add check, path string) {
+	if m.TLS == nil {
+		add(path+".tls", "is missing: there is no QUIC without TLS")
+	}
+	if m.Bind.IsUnix() {
+		add(path+".bind", "QUIC needs a UDP port, not a Unix socket")
+	}
+	if m.ProxyProtocol != nil {
+		add(path+".proxy_protocol", "is not for transport: quic, whose packets have no place for it")
 	}
 }
 

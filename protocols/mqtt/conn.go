@@ -30,7 +30,8 @@ const (
 type conn struct {
 	srv    *Server
 	nc     net.Conn
-	remote netip.AddrPort
+	mobile mobile          // nc, if its client may move
+	remote netip.AddrPort  // where the client came from
 	ctx    context.Context // ends with the connection: frees a blocked Publish
 	cancel context.CancelFunc
 
@@ -82,6 +83,7 @@ type ending struct {
 
 func newConn(s *Server, nc net.Conn, remote netip.AddrPort) *conn {
 	c := &conn{srv: s, nc: nc, remote: remote, seen: time.Now(), halfOpen: true}
+	c.mobile, _ = nc.(mobile)
 	c.cond.L = &c.mu
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	return c

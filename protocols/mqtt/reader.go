@@ -115,6 +115,19 @@ func (c *conn) filled(n int) {
 	if n >= lifeSign && c.session != nil {
 		c.handled = true
 	}
+	if c.mobile != nil && c.session != nil {
+		c.follow()
+	}
+}
+
+// follow takes note of a client that goes on from another address.
+func (c *conn) follow() {
+	to, moved := c.mobile.Moved()
+	if !moved {
+		return
+	}
+	c.session.Moved(to)
+	c.srv.log.Info("client goes on from another address", "client", c.clientID, "came_from", c.remote, "remote", to)
 }
 
 // silence handles a read deadline: it is not set anew with each packet, so

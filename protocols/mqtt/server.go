@@ -64,6 +64,7 @@ func New(cfg Config, b core, log *slog.Logger, reg prometheus.Registerer) (*Serv
 //	CloseWrite() error                       it gets a DISCONNECT without the risk of RST
 //	Identity() (user string, ok bool)        the user that the transport has proved, after the first Read
 //	WriteBuffers(net.Buffers) (int64, error) what is written together travels together
+//	Moved() (netip.AddrPort, bool)           the address of a client that goes on from another one, once; called by the reader
 func NewOn(ln net.Listener, cfg Config, b core, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
 	cfg.setDefaults()
 	if err := cfg.validate(); err != nil {

@@ -12,6 +12,13 @@ type identified interface {
 	Identity() (user string, ok bool)
 }
 
+// mobile is a connection whose client may go on from another address.
+type mobile interface {
+	// Moved returns the address of the client when it has changed since the last
+	// call. It is called by the reader, often.
+	Moved() (netip.AddrPort, bool)
+}
+
 // gatherer is a connection for which one write is more than a matter of speed:
 // what is written together travels as one frame or record.
 type gatherer interface {

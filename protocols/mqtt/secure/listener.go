@@ -45,6 +45,16 @@ func (i Identity) Verify(s tls.ConnectionState) error {
 	return err
 }
 
+// User returns the user that the certificate of a peer stands for, and false if
+// it stands for none. The handshake must be complete.
+func (i Identity) User(s *tls.ConnectionState) (user string, ok bool) {
+	if i != CommonName || !s.HandshakeComplete || len(s.VerifiedChains) == 0 {
+		return "", false
+	}
+	cn, err := commonName(s.PeerCertificates[0])
+	return cn, err == nil
+}
+
 var oidCommonName = asn1.ObjectIdentifier{2, 5, 4, 3}
 
 // commonName is the one common name of a certificate. Several, or one that
@@ -149,15 +159,8 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Identity returns the user that the certificate of the client stands for.
 func (c *Conn) Identity() (user string, ok bool) {
-	if c.l.identity != CommonName {
-		return "", false
-	}
 	s := c.ConnectionState()
-	if !s.HandshakeComplete || len(s.VerifiedChains) == 0 {
-		return "", false
-	}
-	cn, err := commonName(s.PeerCertificates[0])
-	return cn, err == nil
+	return c.l.identity.User(&s)
 }
 
 // Close tells the client that nothing follows, if it takes that soon, and
