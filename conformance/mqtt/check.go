@@ -34,6 +34,10 @@ type Target struct {
 	// TLS says which servers to trust, and which certificate to show, on
 	// transports with TLS; nil = those that the system trusts, and none.
 	TLS *tls.Config
+	// Certified, if set, is a tls:// address that requires client certificates,
+	// of which Certificate is one that it takes.
+	Certified   string
+	Certificate *tls.Certificate
 }
 
 // NoListener stands for the address of a listener that a server cannot have.

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -32,6 +33,7 @@ the server must or may refuse a client that violates them.
 		table(&b, v)
 	}
 	cases(&b)
+	rules(&b)
 	return b.String()
 }
 
@@ -97,5 +99,16 @@ func cases(b *strings.Builder) {
 	b.WriteString("## Cases that other brokers get wrong\n\nThey are not one numbered statement, or demand more than theirs: the right reason code, for example. Gantry passes all of them.\n\n| case | held by |\n|---|---|\n")
 	for _, p := range pitfalls {
 		fmt.Fprintf(b, "| %s | TestPitfalls/%s |\n", p.Text, p.Name)
+	}
+}
+
+func rules(b *strings.Builder) {
+	b.WriteString("\n## What the transports demand\n\nRFC 6455 and TLS, and what a server that browsers can reach must refuse. Gantry passes all of them.\n\n| rule | held by |\n|---|---|\n")
+	for _, r := range slices.Concat(webSocketRules, tlsRules) {
+		var by []string
+		for _, t := range r.Over {
+			by = append(by, fmt.Sprintf("TestRules/%s/%s", t, r.Name))
+		}
+		fmt.Fprintf(b, "| %s | %s |\n", r.Text, strings.Join(by, ", "))
 	}
 }

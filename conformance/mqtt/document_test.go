@@ -93,4 +93,12 @@ func TestPitfallNames(t *testing.T) {
 		seen[p.Name] = true
 		require.NotEmpty(t, p.Text)
 	}
+	for _, transport := range Transports {
+		clear(seen)
+		for _, r := range Rules(transport) {
+			require.False(t, seen[r.Name], "%s is there twice", r.Name)
+			seen[r.Name] = true
+			require.NotEmpty(t, r.Text)
+		}
+	}
 }

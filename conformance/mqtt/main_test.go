@@ -85,6 +85,12 @@ func gantryTargets(t testing.TB) map[Transport]Target {
 		bind := freeAddr(t)
 		listen(transport, string(transport)+"://"+bind, bind, more)
 	}
+	certified := freeAddr(t)
+	listen("certified", "tls://"+certified, certified,
+		fmt.Sprintf("tls: {cert: %q, key: %q, client_ca: %q, client_auth: require}", server.Cert, server.Key, a.CA))
+	client := a.Issue("client", nil)
+	pair, err := tls.LoadX509KeyPair(client.Cert, client.Key)
+	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "mqtt.sock")
 	listen(Unix, "unix:"+path, "unix:"+path, "")
 	runGantry(t, "loopback", strings.Join(lines, "\n"), strings.TrimPrefix(addrs[TCP], "tcp://"))
@@ -92,8 +98,11 @@ func gantryTargets(t testing.TB) map[Transport]Target {
 	runGantry(t, "never", fmt.Sprintf("    - {name: closed, bind: %q}", closed), closed)
 
 	targets := map[Transport]Target{}
-	for transport, addr := range addrs {
-		targets[transport] = Target{Addr: addr, WebSocket: addrs[WebSocket], Refuses: closed, TLS: &tls.Config{RootCAs: a.Pool}}
+	for _, transport := range Transports {
+		targets[transport] = Target{
+			Addr: addrs[transport], WebSocket: addrs[WebSocket], Refuses: closed,
+			TLS: &tls.Config{RootCAs: a.Pool}, Certified: addrs["certified"], Certificate: &pair,
+		}
 	}
 	return targets
 }

@@ -52,6 +52,21 @@ func TestPitfalls(t *testing.T) {
 	}
 }
 
+// TestRules holds gantry to what its transports demand.
+func TestRules(t *testing.T) {
+	t.Parallel()
+	targets := gantryTargets(t)
+	for _, transport := range Transports {
+		for _, r := range Rules(transport) {
+			t.Run(string(transport)+"/"+r.Name, func(t *testing.T) {
+				t.Parallel()
+				got := Try(targets[transport], &r.Pitfall)
+				require.Equal(t, Holds, got.Result, "%s: %s", r.Text, got.Detail)
+			})
+		}
+	}
+}
+
 // compare runs each statement that has a check. The verdict must be the
 // recorded one.
 func compare(t *testing.T, target Target, statements []Statement, b Broker) {
