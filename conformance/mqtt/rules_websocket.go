@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 )
 
 // refusedRequest sends a changed request for a WebSocket, which must get one of
@@ -131,18 +132,34 @@ func (c *C) write(err error) {
 	}
 }
 
+// wsPings waits for each pong, because a server may answer the newest ping alone
+// (RFC 6455 section 5.5.3).
 func wsPings(c *C) {
 	p, w := c.wsPeer()
 	longest := strings.Repeat("p", 125)
 	raw := connect{id: c.client("p")}.encode(c.v)
-	c.write(w.frame(wsPing, []byte("before CONNECT")))
+	w.ping("before CONNECT")
 	c.write(w.part(wsBinary, raw[:7]))
-	c.write(w.frame(wsPing, nil))
+	w.ping("")
 	c.write(w.part(wsFinal|wsContinued, raw[7:]))
 	p.expect(connackType)
-	c.write(w.frame(wsPing, []byte(longest)))
+	w.ping(longest)
 	p.nothing("beside pongs comes")
-	c.require(slices.Equal(w.pongs, []string{"before CONNECT", "", longest}), "the pongs are %q", w.pongs)
+}
+
+// ping sends one and waits for its pong. Nothing else may come before it.
+func (w *wsConn) ping(payload string) {
+	w.c.write(w.frame(wsPing, []byte(payload)))
+	w.c.write(w.SetReadDeadline(time.Now().Add(patience)))
+	before := len(w.pongs)
+	for len(w.pongs) == before {
+		if err := w.next(); err != nil {
+			w.c.failf("instead of a pong: %v", err)
+		}
+		w.c.require(w.left == 0, "instead of a pong come data")
+	}
+	got := w.pongs[before]
+	w.c.require(got == payload, "a ping of %q is answered with %q", payload, got)
 }
 
 // What ends a WebSocket (RFC 6455 section 7.4.1).
