@@ -59,7 +59,7 @@ crash: ## kill -9 and power cuts ROUNDS times (20), checking every acknowledged 
 		./persist/seglog ./persist/embedded ./bridge/kafka
 	GANTRY_CRASH_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 0 -v -run '^TestCrashLoop$$' ./conformance/e2e
 
-conformance: ## every MQTT statement against a running server: TARGET=host:port, tls://, ws://, wss:// or unix:/path; CA=file, INSECURE=true, BROKER=mosquitto
+conformance: ## every MQTT statement against a running server: TARGET=host:port, tls://, ws://, wss://, quic:// or unix:/path; CA=file, INSECURE=true, BROKER=mosquitto
 	$(GO) run ./conformance/mqtt/judge -target '$(TARGET)' -broker '$(BROKER)' -websocket '$(WEBSOCKET)' \
 		-ca '$(CA)' -cert '$(CERT)' -key '$(KEY)' -insecure='$(or $(INSECURE),false)'
 

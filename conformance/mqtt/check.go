@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"fmt"
@@ -18,12 +17,9 @@ const patience = 10 * time.Second
 // Target is a server to judge.
 type Target struct {
 	// Addr is a listener that lets clients without credentials in: host:port or
-	// tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path
-	// or unix:/path. CheckAddress tells whether it is well formed.
+	// tcp://host:port, tls://host:port, ws://host:port/path, wss://host:port/path,
+	// quic://host:port or unix:/path. CheckAddress tells whether it is well formed.
 	Addr string
-	// Dial, if set, opens a connection to such a listener over a transport that
-	// has no scheme here, instead of what Addr says.
-	Dial func(ctx context.Context) (net.Conn, error)
 	// WebSocket, if set, is a WebSocket listener to judge the server's use of
 	// WebSocket by when Addr is none: as for Addr, or host:port. NoListener means
 	// that the server cannot have one.
@@ -155,14 +151,7 @@ func (c *C) durable(id string) connect {
 }
 
 // dial opens a connection without sending anything.
-func (c *C) dial() *peer {
-	if c.target.Dial == nil {
-		return c.dialTo(c.target.Addr)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return c.peerOn(c.target.Dial(ctx))
-}
+func (c *C) dial() *peer { return c.dialTo(c.target.Addr) }
 
 // dialTo is dial for another listener.
 func (c *C) dialTo(addr string) *peer { return c.peerOn(c.open(addr)) }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/url"
 	"strings"
+
+	"gantry/conformance/quicdial"
 )
 
 // The schemes of addresses. What has none is host:port of a TCP listener.
@@ -17,13 +19,14 @@ const (
 	schemeWS   = "ws"
 	schemeWSS  = "wss"
 	schemeUnix = "unix"
+	schemeQUIC = "quic"
 )
 
 // CheckAddress returns an error for an address that the suite cannot dial.
 func CheckAddress(addr string) error {
 	scheme, place := splitAddress(addr)
 	switch scheme {
-	case schemeTCP, schemeTLS:
+	case schemeTCP, schemeTLS, schemeQUIC:
 		_, _, err := net.SplitHostPort(place)
 		return err
 	case schemeWS, schemeWSS:
@@ -78,6 +81,10 @@ func (c *C) open(addr string) (net.Conn, error) {
 		return c.openTLS(place, "mqtt")
 	case schemeWS, schemeWSS:
 		return c.openWebSocket(addr, "mqtt")
+	case schemeQUIC:
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		return quicdial.Dial(ctx, place, c.target.TLS)
 	}
 	return nil, CheckAddress(addr)
 }

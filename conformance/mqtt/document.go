@@ -17,8 +17,8 @@ This page is made by ` + "`go test ./conformance/mqtt -run TestDocument -update`
 The suite in conformance/mqtt sends packets byte by byte to a server and judges the answers. It has one check for each numbered
 statement of MQTT 3.1.1 and MQTT 5.0 that a server can violate; the numbers are those of the OASIS standards, where their full text
 stands. ` + "`make test`" + ` runs it against Gantry over each transport, and against mosquitto to check the suite itself: a verdict that is not
-the one on this page fails a test. ` + "`make conformance TARGET=host:port`" + ` runs it against any server; tls://, ws:// and wss:// addresses and
-unix:/path are targets too.
+the one on this page fails a test. ` + "`make conformance TARGET=host:port`" + ` runs it against any server; tls://, ws://, wss:// and
+quic:// addresses and unix:/path are targets too.
 
 What the verdicts mean: **holds**; **deviates**: the server does something else; **not offered**: the server lacks the feature and says
 so as the standard demands; **not judged**: this server gives no way to see it. Statements that bind only the client have a check where

@@ -81,6 +81,7 @@ func gantryTargets(t testing.TB) map[Transport]Target {
 	}
 	for transport, more := range map[Transport]string{
 		TCP: "", TLS: secure, WebSocket: "transport: websocket", SecureWebSocket: "transport: websocket, " + secure,
+		QUIC: "transport: quic, " + secure,
 	} {
 		bind := freeAddr(t)
 		listen(transport, string(transport)+"://"+bind, bind, more)

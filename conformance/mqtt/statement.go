@@ -26,15 +26,17 @@ const (
 	WebSocket       Transport = schemeWS
 	SecureWebSocket Transport = schemeWSS
 	Unix            Transport = schemeUnix
+	QUIC            Transport = schemeQUIC
 )
 
 // Transports are those over which Gantry is held to the statements.
-var Transports = []Transport{TCP, TLS, WebSocket, SecureWebSocket, Unix}
+var Transports = []Transport{TCP, TLS, WebSocket, SecureWebSocket, Unix, QUIC}
 
 // name is the transport in prose.
 func (t Transport) name() string {
 	return map[Transport]string{
 		TCP: "TCP", TLS: "TLS", WebSocket: "WebSocket", SecureWebSocket: "WebSocket over TLS", Unix: "Unix socket",
+		QUIC: "QUIC",
 	}[t]
 }
 

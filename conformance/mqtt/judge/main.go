@@ -4,7 +4,7 @@
 //	judge -target wss://host:8084/mqtt -ca ca.pem [-cert client.pem -key client.key]
 //
 // An address is host:port or tcp://host:port, tls://host:port,
-// ws://host:port/path, wss://host:port/path or unix:/path.
+// ws://host:port/path, wss://host:port/path, quic://host:port or unix:/path.
 //
 // It prints each statement that does not hold with what was seen, and counts. It
 // exits with 1 when the server deviates. With -broker, deviations that are on
