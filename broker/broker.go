@@ -42,6 +42,9 @@ type Config struct {
 	// ShareRoundRobin.
 	ShareStrategy ShareStrategy
 
+	// Rewrite changes topics and filters of clients. Default none.
+	Rewrite []RewriteRule
+
 	// Hooks is the hook stage, in order.
 	Hooks []Hook
 	// Authenticate decides who a client is; nil refuses everybody.
@@ -119,6 +122,7 @@ type Broker struct {
 
 	storeLogged atomic.Int64 // when a batch that failed was logged last, Unix milliseconds
 
+	rewriter  *rewriter // of Config.Rewrite; nil when there are no rules
 	rewriters []Rewriter
 	recorders []Recorder
 
@@ -155,8 +159,12 @@ func New(ctx context.Context, cfg Config, store Store, log *slog.Logger, reg pro
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	rules, err := newRewriter(cfg.Rewrite)
+	if err != nil {
+		return nil, err
+	}
 	b := &Broker{
-		cfg: cfg, log: log, store: store,
+		cfg: cfg, log: log, store: store, rewriter: rules,
 		retained: newRetained(), system: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
 	}
 	b.noted = b.noteCommit

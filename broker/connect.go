@@ -34,7 +34,10 @@ func (b *Broker) Connect(ctx context.Context, r *ConnectRequest) (s *Session, pr
 		b.stats.refusedConnects.Add(1)
 		return nil, false, err
 	}
-	s = b.newHandle(r)
+	if s, err = b.newHandle(r); err != nil {
+		b.stats.refusedConnects.Add(1)
+		return nil, false, err
+	}
 	wait, present, err := b.open(ctx, s, r)
 	if err != nil {
 		return nil, false, err
@@ -67,19 +70,19 @@ func checkRequest(r *ConnectRequest) error {
 		return &Error{Reason: InvalidClientID, Err: errors.New("client identifier is not clean UTF-8")}
 	}
 	if r.Will != nil {
-		return checkWill(r.Will.Message)
+		return checkWill(r.Will.Message, r.Mountpoint != nil)
 	}
 	return nil
 }
 
-func checkWill(m *Message) error {
+func checkWill(m *Message, mounted bool) error {
 	if err := ValidTopic(m.Topic); err != nil {
 		return &Error{Reason: InvalidTopic, Err: err}
 	}
 	if IsExclusive(m.Topic) {
 		return &Error{Reason: InvalidTopic, Err: errFilterMixed}
 	}
-	if isSys(m.Topic) {
+	if isSys(m.Topic) && !mounted {
 		return &Error{Reason: NotAuthorized, Err: errors.New("will topic belongs to the broker")}
 	}
 	if m.QoS > 2 {
@@ -88,9 +91,14 @@ func checkWill(m *Message) error {
 	return nil
 }
 
-func (b *Broker) newHandle(r *ConnectRequest) *Session {
+// newHandle also gives the will the topic under which the broker knows it.
+func (b *Broker) newHandle(r *ConnectRequest) (*Session, error) {
 	if r.ClientID == "" {
 		r.ClientID = "auto-" + rand.Text()
+	}
+	names, err := b.newNames(r)
+	if err != nil {
+		return nil, err
 	}
 	limit := b.cfg.Session.Inflight
 	if r.ReceiveMaximum != 0 {
@@ -100,13 +108,19 @@ func (b *Broker) newHandle(r *ConnectRequest) *Session {
 		broker: b, clientID: r.ClientID, username: r.Credentials.Username, protocol: r.Protocol, version: r.Version,
 		listener: r.Listener, keepAlive: r.KeepAlive, connectedAt: time.Now(),
 		receiveMaximum: limit, memoryBytes: r.MemoryBytes, wake: r.Wake, kick: r.Kick, cleanStart: r.CleanStart,
+		names: names,
 	}
 	s.Moved(r.RemoteAddr)
 	s.expiry.Store(int64(min(r.Expiry, b.cfg.Session.MaxExpiry)))
 	if w := r.Will; w != nil {
 		w.Message.ClientID, w.Message.Username, w.Message.Protocol = r.ClientID, r.Credentials.Username, r.Protocol
+		topic, reason := names.topic(w.Message.Topic)
+		if reason != Success {
+			return nil, &Error{Reason: reason, Err: errors.New("will topic cannot be used below this mountpoint or by the rewrite rules")}
+		}
+		w.Message.Topic = topic
 	}
-	return s
+	return s, nil
 }
 
 // open gives the session of the client to s. A channel is returned when the
@@ -119,13 +133,16 @@ func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait 
 		return nil, false, &Error{Reason: QuotaExceeded, Err: errTooManyKept}
 	}
 	if old != nil {
-		if present, err = b.vacate(old, r.CleanStart); err != nil {
+		// A session belongs to its mountpoint: what it holds is not for a client
+		// that sees other topics.
+		clean := r.CleanStart || old.mount != s.names.mountpoint()
+		if present, err = b.vacate(old, clean); err != nil {
 			return nil, false, err
 		}
 	}
 	st := old
 	if !present {
-		st = &sessionState{broker: b, id: s.clientID, durable: durable}
+		st = &sessionState{broker: b, id: s.clientID, mount: s.names.mountpoint(), durable: durable}
 	}
 	s.state = st
 	b.mu.Lock()
@@ -217,7 +234,7 @@ func (st *sessionState) attach(s *Session, will *Will) *SessionRecord {
 func (st *sessionState) record() *SessionRecord {
 	return &SessionRecord{
 		ClientID: st.id, Username: st.username, Protocol: st.protocol, Expiry: st.expiry,
-		DetachedAt: st.detached, NextSeq: st.nextSeq, Will: st.will,
+		DetachedAt: st.detached, NextSeq: st.nextSeq, Will: st.will, Mount: st.mount,
 	}
 }
 

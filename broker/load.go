@@ -42,7 +42,7 @@ func (b *Broker) resumeAll() {
 func (b *Broker) restore(stored *StoredSession) {
 	rec := &stored.Record
 	st := &sessionState{
-		broker: b, id: rec.ClientID, durable: rec.Expiry > 0, username: rec.Username, protocol: rec.Protocol, expiry: rec.Expiry,
+		broker: b, id: rec.ClientID, mount: rec.Mount, durable: rec.Expiry > 0, username: rec.Username, protocol: rec.Protocol, expiry: rec.Expiry,
 		detached: rec.DetachedAt, stored: true, onDisk: true, will: rec.Will,
 		nextSeq: max(1, rec.NextSeq, stored.Last+1, stored.Sent+1), sentMark: stored.Sent, bytes: stored.Bytes,
 	}

@@ -40,6 +40,8 @@ func (s *Session) Publish(ctx context.Context, m *Message, packetID uint16, done
 	}
 }
 
+// admit decides whether the client may publish m, and gives m the topic under
+// which the broker knows it.
 func (s *Session) admit(m *Message) Reason {
 	switch {
 	case s.gone.Load():
@@ -48,9 +50,15 @@ func (s *Session) admit(m *Message) Reason {
 		return QoSNotSupported
 	case ValidTopic(m.Topic) != nil, IsExclusive(m.Topic):
 		return InvalidTopic
-	case isSys(m.Topic):
+	}
+	topic, r := s.names.topic(m.Topic)
+	switch {
+	case r != Success:
+		return r
+	case isSys(topic):
 		return NotAuthorized
 	}
+	m.Topic = topic
 	return Success
 }
 

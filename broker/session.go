@@ -32,6 +32,10 @@ type ConnectRequest struct {
 	// what the client called itself.
 	Verified bool
 
+	// Mountpoint is put before the client's topics and filters; nil = none.
+	// Naming.Identify sets it.
+	Mountpoint *Template
+
 	CleanStart bool          // an earlier session of this client id is ended, not resumed
 	Expiry     time.Duration // how long the session outlives its connection; 0 = ends with it
 	// ReceiveMaximum is the most QoS 1 and 2 deliveries that the client takes
@@ -75,6 +79,7 @@ type Session struct {
 	wake           func()
 	kick           func(Reason)
 	gone           atomic.Bool // detached, by whatever
+	names          *names      // nil: topics are used as the client sends them
 
 	cacheMu sync.Mutex // covers cache
 	cache   matchCache
@@ -127,6 +132,10 @@ func (s *Session) Retained(topic string) (*Message, Reason) {
 	if ValidTopic(topic) != nil {
 		return nil, InvalidTopic
 	}
+	topic, r := s.names.retained(topic)
+	if r != Success {
+		return nil, r
+	}
 	return s.broker.retainedValue(topic), Success
 }
 
@@ -138,6 +147,10 @@ func (s *Session) RetainedMatch(filter string, visit func(*Message) bool) Reason
 	}
 	if ValidFilter(filter) != nil || IsShared(filter) {
 		return InvalidFilter
+	}
+	filter, r := s.names.filter(filter)
+	if r != Success {
+		return r
 	}
 	s.broker.eachRetained(filter, visit)
 	return Success

@@ -11,6 +11,7 @@ import (
 type sessionState struct {
 	broker *Broker
 	id     string
+	mount  string // mountpoint of its topics; never changes
 	// durable says that the session outlives a connection, so that what it is
 	// to receive is kept in the store. It never changes: a session that is
 	// resumed for the last time stays in the store until its end.

@@ -105,6 +105,7 @@ type SessionRecord struct {
 	DetachedAt int64         // Unix milliseconds; 0 while attached
 	NextSeq    uint64        // sequence numbers below it may have been used
 	Will       *Will         // nil when there is none
+	Mount      string        // mountpoint of the client's topics
 }
 
 // Will is the message that a broker publishes when a client is lost. Its Time

@@ -63,17 +63,18 @@ type subscribing struct {
 // it until the retained values are queued: a live message that comes at the
 // same moment is then queued behind the retained one that it replaces.
 func (w *subscribing) add(sub *Subscription) Reason {
+	st := w.state
+	filter, r := st.owner.named(sub.Filter)
 	switch {
 	case sub.QoS > 2:
 		return QoSNotSupported
-	case ValidFilter(sub.Filter) != nil:
-		return InvalidFilter
-	case sub.NoLocal && IsShared(sub.Filter):
+	case r != Success:
+		return r
+	case sub.NoLocal && IsShared(filter):
 		return ProtocolError // [MQTT-3.8.3-4]
 	}
-	st := w.state
 	kept := &subscription{Subscription: *sub}
-	kept.Filter = canonicalFilter(sub.Filter)
+	kept.Filter = filter
 	if sub.ID != 0 {
 		kept.ids = []uint32{sub.ID}
 	}
@@ -186,7 +187,7 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 	owner := st.owner == s
 	st.handing++
 	for i, f := range filters {
-		f = canonicalFilter(f)
+		f, r := s.named(f)
 		_, held := st.subs[f]
 		if IsExclusive(f) && owner { // held also when the store did not take the end of it
 			if held = st.broker.exclusive.holds(f, st) && !slices.Contains(freed, f); held {
@@ -196,8 +197,8 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 		switch {
 		case !owner:
 			reasons[i] = Closed
-		case ValidFilter(f) != nil:
-			reasons[i] = InvalidFilter
+		case r != Success:
+			reasons[i] = r
 		case !held:
 			reasons[i] = NoSubscriptionExisted
 		default:

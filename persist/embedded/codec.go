@@ -15,7 +15,7 @@ import (
 //	| version 1 or 2 | settled 8, little endian | n u | n × (stored size u, message s) | op ... up to the end |
 //	op: | kind 1 | length u | body |
 //
-//	put session:     client s, user s, protocol s, expiry v (ns), detached v, next u, will 1 [delay v, message up to the end]
+//	put session:     client s, user s, protocol s, expiry v (ns), detached v, next u, flags 1, if flagged: mountpoint s, if flagged: delay v and the will up to the end
 //	delete session:  client s
 //	subscribe:       client s, filter s, flags 1, id u
 //	unsubscribe:     client s, filter s
@@ -47,6 +47,8 @@ const (
 	flagRetain    = 0x04 // target: RETAIN is set; subscription: retain as published
 	flagNoLocal   = 0x08
 	flagShare     = 0x08 // target: it came by a shared subscription
+	flagWill      = 0x01 // session: a will follows
+	flagMount     = 0x02 // session: a mountpoint follows
 	handlingShift = 4    // subscription: two bits of retain handling
 )
 
@@ -233,10 +235,22 @@ func appendSession(b []byte, s *broker.SessionRecord) []byte {
 	b = binary.AppendVarint(b, int64(s.Expiry))
 	b = binary.AppendVarint(b, s.DetachedAt)
 	b = binary.AppendUvarint(b, s.NextSeq)
-	if s.Will == nil || s.Will.Message == nil {
-		return append(b, 0)
+	will := s.Will != nil && s.Will.Message != nil
+	flags := byte(0)
+	if will {
+		flags |= flagWill
 	}
-	b = binary.AppendVarint(append(b, 1), int64(s.Will.Delay))
+	if s.Mount != "" {
+		flags |= flagMount
+	}
+	b = append(b, flags)
+	if s.Mount != "" {
+		b = appendString(b, s.Mount)
+	}
+	if !will {
+		return b
+	}
+	b = binary.AppendVarint(b, int64(s.Will.Delay))
 	return broker.AppendMessage(b, s.Will.Message)
 }
 
@@ -283,7 +297,14 @@ func decodeSession(b []byte) (*broker.SessionRecord, error) {
 	s.Expiry = time.Duration(f.varint())
 	s.DetachedAt = f.varint()
 	s.NextSeq = f.uvarint()
-	if f.byte() == 1 {
+	flags := f.byte()
+	if flags&^(flagWill|flagMount) != 0 {
+		return nil, fmt.Errorf("unknown flags %#x", flags)
+	}
+	if flags&flagMount != 0 {
+		s.Mount = string(f.bytes())
+	}
+	if flags&flagWill != 0 {
 		s.Will = &broker.Will{Delay: time.Duration(f.varint())}
 		m, err := broker.ParseMessage(f.rest())
 		if err != nil {

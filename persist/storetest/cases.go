@@ -26,7 +26,7 @@ func testSessionRecord(t *testing.T, open Open) {
 	will := message("will/topic", "gone")
 	will.Properties = &broker.Properties{ContentType: "text/plain", User: []broker.UserProperty{{Key: "k", Value: "v"}}}
 	b.commit(broker.Op{Kind: broker.OpPutSession, ClientID: "b", Session: &broker.SessionRecord{
-		ClientID: "b", Username: "user", Protocol: "coap", Expiry: math.MaxInt64, DetachedAt: 1_790_000_000_123, NextSeq: 77,
+		ClientID: "b", Username: "user", Protocol: "coap", Expiry: math.MaxInt64, DetachedAt: 1_790_000_000_123, NextSeq: 77, Mount: "site/b/",
 		Will: &broker.Will{Message: will, Delay: 90 * time.Second},
 	}})
 	b.commit(broker.Op{Kind: broker.OpPutSession, ClientID: "will only", Session: &broker.SessionRecord{
@@ -35,7 +35,7 @@ func testSessionRecord(t *testing.T, open Open) {
 	b.check()
 
 	b.commit(enqueue(message("t", "1"), to("b", 5)), subscribe("b", broker.Subscription{Filter: "f"}))
-	b.commit(broker.Op{Kind: broker.OpPutSession, ClientID: "b", Session: &broker.SessionRecord{ClientID: "b", NextSeq: 78}})
+	b.commit(broker.Op{Kind: broker.OpPutSession, ClientID: "b", Session: &broker.SessionRecord{ClientID: "b", NextSeq: 78, Mount: "site/b/"}})
 	b.check() // replaced without will; queue and subscriptions stay
 }
 
