@@ -50,7 +50,7 @@ fuzz: ## every fuzz target for FUZZTIME (30s)
 		done; \
 	done
 
-bench: build ## the message path, beside mosquitto and libcoap where they are installed
+bench: build ## the message path, idle connections, stalled readers, connect storms, beside mosquitto and libcoap (all of it takes 10 minutes)
 	$(GO) test -run '^$$' -bench . -benchmem ./persist/seglog
 	$(GO) run ./conformance/bench --gantry $(BIN)/gantry
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -18,12 +19,13 @@ type load struct {
 	payload                        int
 	ackedOnly                      bool // count acknowledgements; there are no subscribers
 	window                         int  // QoS 1 publishes without PUBACK, 100 by default
-	topic                          string
+	over                           transport
+	filters                        int // each subscriber has so many, with a wildcard, and the publishers rotate
+	ahead                          int // messages of one pair that are published and not delivered, 2,000 by default
 }
 
 const (
-	ahead = 2000 // messages of one pair that are published and not delivered
-	batch = 50   // packets in one write
+	batch = 50 // packets in one write
 	warm  = time.Second
 )
 
@@ -73,70 +75,114 @@ func (p *pair) await(subscribers int64) bool {
 	return !p.ended
 }
 
+// running is a load that has been started.
+type running struct {
+	load   *load
+	server *server
+	pairs  []*pair
+	conns  []*mqttConn
+	errs   chan error // the first one
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
 // run makes the load for a second, and then measures.
 func (l *load) run(ctx context.Context, s *server, d time.Duration) (result, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	var conns []*mqttConn
-	pairs := make([]*pair, l.pairs)
-	for i := range pairs {
-		pairs[i] = &pair{limit: ahead}
-		pairs[i].moved.L = &pairs[i].mu
-	}
-	errs := make(chan error, 1)
-	fail := func(err error) {
-		if err != nil && ctx.Err() == nil {
-			select {
-			case errs <- err:
-			default:
-			}
-		}
-	}
-	defer wg.Wait()
-	defer func() {
-		cancel()
-		for _, p := range pairs {
-			p.end()
-		}
-		for _, c := range conns {
-			c.Close()
-		}
-	}()
-	for i := range pairs {
-		topic := fmt.Sprintf("%sbench/%d", l.topic, i)
-		for j := range l.subscribers {
-			c, err := dial(s.addr, fmt.Sprintf("sub-%d-%d", i, j))
-			if err != nil {
-				return result{}, err
-			}
-			conns = append(conns, c)
-			if err := c.subscribe(topic, l.qos); err != nil {
-				return result{}, err
-			}
-			wg.Go(func() { fail(c.receive(pairs[i].arrived)) })
-		}
-		for j := range l.publishers {
-			c, err := dial(s.addr, fmt.Sprintf("pub-%d-%d", i, j))
-			if err != nil {
-				return result{}, err
-			}
-			conns = append(conns, c)
-			wg.Go(func() { fail(l.publish(ctx, c, topic, pairs[i])) })
-		}
-	}
-	select {
-	case err := <-errs:
+	r, err := l.start(ctx, s)
+	if err != nil {
 		return result{}, err
-	case <-time.After(warm):
 	}
-	before, start := l.count(pairs, s), time.Now()
-	select {
-	case err := <-errs:
+	defer r.stop()
+	if err := r.wait(warm); err != nil {
 		return result{}, err
-	case <-time.After(d):
 	}
-	after := l.count(pairs, s)
+	before, start := l.count(r.pairs, s), time.Now()
+	if err := r.wait(d); err != nil {
+		return result{}, err
+	}
+	after := l.count(r.pairs, s)
 	return result{in: after.in - before.in, out: after.out - before.out, cpu: after.cpu - before.cpu, took: time.Since(start)}, nil
+}
+
+// start connects all clients and lets them run.
+func (l *load) start(ctx context.Context, s *server) (*running, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	r := &running{load: l, server: s, errs: make(chan error, 1), cancel: cancel}
+	for i := range l.pairs {
+		p := &pair{limit: int64(cmp.Or(l.ahead, 2000))}
+		p.moved.L = &p.mu
+		r.pairs = append(r.pairs, p)
+		if err := r.startPair(ctx, i); err != nil {
+			r.stop()
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (r *running) startPair(ctx context.Context, i int) error {
+	l, p := r.load, r.pairs[i]
+	for j := range l.subscribers {
+		c, err := r.dial(fmt.Sprintf("sub-%d-%d", i, j))
+		if err != nil {
+			return err
+		}
+		if err := l.subscribe(c, i); err != nil {
+			return err
+		}
+		r.wg.Go(func() { r.fail(ctx, c.receive(p.arrived, nil)) })
+	}
+	for j := range l.publishers {
+		c, err := r.dial(fmt.Sprintf("pub-%d-%d", i, j))
+		if err != nil {
+			return err
+		}
+		w := newWindow(cmp.Or(l.window, 100))
+		if l.qos > 0 {
+			r.wg.Go(func() { acknowledgements(c, w, p) })
+		}
+		r.wg.Go(func() { r.fail(ctx, l.publish(ctx, c, l.topics(i), p, w)) })
+	}
+	return nil
+}
+
+func (r *running) dial(clientID string) (*mqttConn, error) {
+	c, err := r.server.dialOver(cmp.Or(r.load.over, overTCP), nil, clientID)
+	if err == nil {
+		r.conns = append(r.conns, c)
+	}
+	return c, err
+}
+
+// fail keeps the first error of a load that is not over.
+func (r *running) fail(ctx context.Context, err error) {
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	select {
+	case r.errs <- err:
+	default:
+	}
+}
+
+func (r *running) wait(d time.Duration) error {
+	select {
+	case err := <-r.errs:
+		return err
+	case <-time.After(d):
+		return nil
+	}
+}
+
+func (r *running) stop() {
+	r.cancel()
+	for _, p := range r.pairs {
+		p.end()
+	}
+	for _, c := range r.conns {
+		c.Close()
+	}
+	r.wg.Wait()
 }
 
 func (l *load) count(pairs []*pair, s *server) (r result) {
@@ -153,36 +199,28 @@ func (l *load) count(pairs []*pair, s *server) (r result) {
 }
 
 // publish writes batches as long as the pair is not too far ahead.
-func (l *load) publish(ctx context.Context, c *mqttConn, topic string, p *pair) error {
-	window := l.window
-	if window == 0 {
-		window = 100
+func (l *load) publish(ctx context.Context, c *mqttConn, topics []string, p *pair, w *window) error {
+	packets := make([]outgoing, len(topics))
+	for i, topic := range topics {
+		packets[i].bytes, packets[i].idAt = publishPacket(topic, l.qos, l.payload)
 	}
-	one, idAt := publishPacket(topic, l.qos, l.payload)
-	out := make([]byte, 0, batch*len(one))
-	places := make(chan struct{}, window)
-	if l.qos > 0 {
-		go l.acknowledgements(c, places, p)
-	}
-	for id := uint16(1); ctx.Err() == nil; {
-		if !p.await(int64(l.subscribers)) {
+	defer context.AfterFunc(ctx, w.end)()
+	n := min(batch, max(1, w.free/2))
+	out := make([]byte, 0, n*len(packets[0].bytes))
+	id, next := uint16(0), 0
+	for ctx.Err() == nil && p.await(int64(l.subscribers)) {
+		if l.qos > 0 && !w.take(n) {
 			return nil
 		}
 		out = out[:0]
-		n := min(batch, max(1, window/2))
 		for range n {
+			o := packets[next]
 			if l.qos > 0 {
-				select {
-				case places <- struct{}{}:
-				case <-ctx.Done():
-					return nil
-				}
-				binary.BigEndian.PutUint16(one[idAt:], id)
-				if id++; id == 0 {
-					id = 1
-				}
+				id = id%0xffff + 1
+				binary.BigEndian.PutUint16(o.bytes[o.idAt:], id)
 			}
-			out = append(out, one...)
+			out = append(out, o.bytes...)
+			next = (next + 1) % len(packets)
 		}
 		if _, err := c.Write(out); err != nil {
 			return err
@@ -192,44 +230,25 @@ func (l *load) publish(ctx context.Context, c *mqttConn, topic string, p *pair) 
 	return nil
 }
 
-func (l *load) acknowledgements(c *mqttConn, places chan struct{}, p *pair) {
+// outgoing is a PUBLISH and where its identifier lies.
+type outgoing struct {
+	bytes []byte
+	idAt  int
+}
+
+func acknowledgements(c *mqttConn, w *window, p *pair) {
+	defer w.end()
 	for {
-		kind, _, err := c.read()
+		n := 0
+		err := c.packets(func(kind byte, _ []byte) {
+			if kind == 0x40 {
+				n++
+			}
+		})
+		w.give(n)
+		p.acked.Add(int64(n))
 		if err != nil {
 			return
 		}
-		if kind == 0x40 {
-			<-places
-			p.acked.Add(1)
-		}
 	}
-}
-
-// holdIdle opens n connections that do nothing and returns the resident bytes
-// before and with them.
-func holdIdle(ctx context.Context, s *server, n int) (before, after float64, err error) {
-	if before, err = s.resident(); err != nil {
-		return 0, 0, err
-	}
-	conns := make([]*mqttConn, 0, n)
-	defer func() {
-		for _, c := range conns {
-			c.Close()
-		}
-	}()
-	for i := range n {
-		c, err := dial(s.addr, fmt.Sprintf("idle-%d", i))
-		if err != nil {
-			return 0, 0, err
-		}
-		if err := c.subscribe(fmt.Sprintf("idle/%d", i), 0); err != nil {
-			return 0, 0, err
-		}
-		conns = append(conns, c)
-		if ctx.Err() != nil {
-			return 0, 0, ctx.Err()
-		}
-	}
-	after, err = s.resident()
-	return before, after, err
 }

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"os"
@@ -36,21 +37,38 @@ type Files struct{ Cert, Key string }
 // New makes an authority whose files are gone when the test ends.
 func New(t testing.TB) *Authority {
 	t.Helper()
-	a := &Authority{t: t, dir: t.TempDir(), Pool: x509.NewCertPool()}
-	a.key = newKey(t)
+	a, err := Create(t.TempDir())
+	require.NoError(t, err)
+	a.t = t
+	return a
+}
+
+// Create makes an authority with its files in a folder, for programs. Of its
+// methods only Sign may be called.
+func Create(dir string) (*Authority, error) {
+	a := &Authority{dir: dir, Pool: x509.NewCertPool(), CA: filepath.Join(dir, "ca.pem")}
+	var err error
+	if a.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, err
+	}
+	n, err := serial()
+	if err != nil {
+		return nil, err
+	}
 	template := &x509.Certificate{
-		SerialNumber: serial(t), Subject: pkix.Name{CommonName: "authority of a test"},
+		SerialNumber: n, Subject: pkix.Name{CommonName: "authority of a test"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &a.key.PublicKey, a.key)
-	require.NoError(t, err)
-	a.cert, err = x509.ParseCertificate(der)
-	require.NoError(t, err)
+	if err != nil {
+		return nil, err
+	}
+	if a.cert, err = x509.ParseCertificate(der); err != nil {
+		return nil, err
+	}
 	a.Pool.AddCert(a.cert)
-	a.CA = filepath.Join(a.dir, "ca.pem")
-	write(t, a.CA, "CERTIFICATE", der)
-	return a
+	return a, write(a.CA, "CERTIFICATE", der)
 }
 
 // Issue makes a certificate for clients and for servers on 127.0.0.1 and
@@ -65,8 +83,17 @@ func (a *Authority) Issue(name string, change func(*x509.Certificate)) Files {
 // IssueTo is Issue into given files.
 func (a *Authority) IssueTo(f Files, name string, change func(*x509.Certificate)) {
 	a.t.Helper()
+	require.NoError(a.t, a.Sign(f, name, change))
+}
+
+// Sign is IssueTo for programs.
+func (a *Authority) Sign(f Files, name string, change func(*x509.Certificate)) error {
+	n, err := serial()
+	if err != nil {
+		return err
+	}
 	template := &x509.Certificate{
-		SerialNumber: serial(a.t), Subject: pkix.Name{CommonName: name},
+		SerialNumber: n, Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
@@ -74,13 +101,19 @@ func (a *Authority) IssueTo(f Files, name string, change func(*x509.Certificate)
 	if change != nil {
 		change(template)
 	}
-	key := newKey(a.t)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &key.PublicKey, a.key)
-	require.NoError(a.t, err)
+	if err != nil {
+		return err
+	}
 	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	require.NoError(a.t, err)
-	write(a.t, f.Cert, "CERTIFICATE", der)
-	write(a.t, f.Key, "PRIVATE KEY", secret)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f.Cert, "CERTIFICATE", der), write(f.Key, "PRIVATE KEY", secret))
 }
 
 // Expired is a change for Issue.
@@ -88,23 +121,12 @@ func Expired(c *x509.Certificate) {
 	c.NotBefore, c.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	require.NoError(t, err)
-	return key
-}
-
-func serial(t testing.TB) *big.Int {
-	t.Helper()
-	n, err := rand.Int(rand.Reader, big.NewInt(1<<62))
-	require.NoError(t, err)
-	return n
-}
+func serial() (*big.Int, error) { return rand.Int(rand.Reader, big.NewInt(1<<62)) }
 
 // write replaces a file as tools that renew certificates do.
-func write(t testing.TB, path, kind string, der []byte) {
-	t.Helper()
-	require.NoError(t, os.WriteFile(path+".new", pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-	require.NoError(t, os.Rename(path+".new", path))
+func write(path, kind string, der []byte) error {
+	if err := os.WriteFile(path+".new", pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
