@@ -120,6 +120,8 @@ type Broker struct {
 	noted func(error) // noteCommit
 	stats counters
 
+	traffic [trafficShards]traffic
+
 	storeLogged atomic.Int64 // when a batch that failed was logged last, Unix milliseconds
 
 	rewriter  *rewriter // of Config.Rewrite; nil when there are no rules

@@ -109,6 +109,7 @@ func (b *Broker) newHandle(r *ConnectRequest) (*Session, error) {
 		listener: r.Listener, keepAlive: r.KeepAlive, connectedAt: time.Now(),
 		receiveMaximum: limit, memoryBytes: r.MemoryBytes, wake: r.Wake, kick: r.Kick, cleanStart: r.CleanStart,
 		names: names,
+		traffic: b.trafficOf(r.ClientID),
 	}
 	s.Moved(r.RemoteAddr)
 	s.expiry.Store(int64(min(r.Expiry, b.cfg.Session.MaxExpiry)))
@@ -154,6 +155,9 @@ func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait 
 	b.mu.Unlock()
 	rec := st.attach(s, r.Will)
 	b.stats.connects.Add(1)
+	if present {
+		b.stats.resumed.Add(1)
+	}
 	s.tell(true, Success)
 	if rec == nil {
 		return nil, present, nil
@@ -205,6 +209,7 @@ func (b *Broker) vacate(old *sessionState, cleanStart bool) (resumable bool, err
 		b.publishWill(will)
 	}
 	if !resumable {
+		b.stats.discarded.Add(1)
 		b.end(old)
 	}
 	return resumable, nil
@@ -389,6 +394,7 @@ func (b *Broker) end(st *sessionState) {
 		return
 	}
 	st.dead = true
+	b.stats.ended.Add(1)
 	st.stopTimers()
 	filters := make([]string, 0, len(st.subs))
 	for f := range st.subs {

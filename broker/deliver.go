@@ -51,6 +51,7 @@ func (s *Session) Next(dst []Delivery) []Delivery {
 	st.mu.Unlock()
 	wakeUp(wake)
 	s.delivered.Add(uint64(len(dst) - start))
+	s.traffic.send(&w)
 	s.broker.report(st, &w)
 	return dst
 }
@@ -58,6 +59,7 @@ func (s *Session) Next(dst []Delivery) []Delivery {
 // nextWork is what one call of Next owes to the store and the counters.
 type nextWork struct {
 	messages [3]uint64 // by QoS
+	bytes    uint64    // of their payloads
 	sent     uint64    // highest new durable sequence number
 	settled  []uint64  // expired ones
 }
@@ -88,6 +90,7 @@ func (st *sessionState) next(now int64, w *nextWork) (Delivery, bool) {
 			taken := st.queue.pop()
 			st.forget(&taken)
 			w.messages[0]++
+			w.bytes += uint64(len(taken.msg.Payload))
 			return Delivery{Message: taken.msg, Retain: taken.retain, SubscriptionIDs: taken.ids}, true
 		case !st.mayEnter(e):
 			return Delivery{}, false
@@ -115,6 +118,7 @@ func (st *sessionState) send(e *entry, w *nextWork) Delivery {
 	e.sent, e.counted = true, true
 	st.inFlight++
 	w.messages[e.qos]++
+	w.bytes += uint64(len(e.msg.Payload))
 	return d
 }
 
@@ -128,11 +132,6 @@ func (st *sessionState) expire(w *nextWork) {
 }
 
 func (b *Broker) report(st *sessionState, w *nextWork) {
-	for qos, n := range w.messages {
-		if n > 0 {
-			b.stats.sent[qos].Add(n)
-		}
-	}
 	if w.sent != 0 {
 		// Nobody waits for it: lost in a crash, a few messages go out again
 		// without DUP.

@@ -24,7 +24,7 @@ func (s *Session) Publish(ctx context.Context, m *Message, packetID uint16, done
 		return
 	}
 	s.received.Add(1)
-	s.broker.stats.received[m.QoS].Add(1)
+	s.traffic.receive(m)
 	m.ClientID, m.Username, m.Protocol = s.clientID, s.username, s.protocol
 	if m.Time == 0 {
 		m.Time = nowMillis()
@@ -74,8 +74,11 @@ func (b *Broker) commitOr(ctx context.Context, batch *Batch, done func(Reason)) 
 func (b *Broker) publish(ctx context.Context, p *Publication, ops []Op) {
 	p.Hold()
 	r := b.accept(ctx, p, ops)
-	if !r.OK() {
+	switch {
+	case !r.OK():
 		b.stats.refused.Add(1)
+	case !p.matched:
+		b.stats.unmatched.Add(1)
 	}
 	p.Done(r)
 }

@@ -225,3 +225,25 @@ func TestWillThatCannotBeRetainedIsDelivered(t *testing.T) {
 	require.Equal(t, []string{"gone"}, sub.payloads())
 	require.EqualValues(t, 1, b.Stats().Retained)
 }
+
+// The tree itself keeps to the limits, whoever looked before whether there is
+// room.
+func TestRetainedTreeKeepsToItsLimits(t *testing.T) {
+	r := newRetained()
+	m := func(topic, payload string) *Message { return &Message{Topic: topic, Payload: []byte(payload)} }
+	size := int64(m("a", "1").size())
+	limits := retainedLimits{count: 3, bytes: 2 * size}
+	_, got := r.put(m("a", "1"), limits)
+	require.Equal(t, limitNone, got)
+	_, got = r.put(m("b", "22"), limits)
+	require.Equal(t, limitBytes, got)
+	require.Nil(t, r.find("b"), "no node stays of what was refused")
+	_, got = r.put(m("b", "2"), limits)
+	require.Equal(t, limitNone, got)
+	_, got = r.put(m("b", "22"), limits)
+	require.Equal(t, limitBytes, got)
+	require.Equal(t, 2*size, r.bytes.Load())
+	_, got = r.put(m("c", "3"), retainedLimits{count: 2, bytes: 1 << 20})
+	require.Equal(t, limitCount, got)
+	require.EqualValues(t, 2, r.count.Load())
+}

@@ -17,7 +17,10 @@ type router struct {
 
 	mu   sync.RWMutex // covers root and everything below it
 	root routerNode
-	size int
+	size int // subscriptions
+
+	shared  int // of them, shared ones
+	filters int // nodes with subscriptions
 }
 
 type routerNode struct {
@@ -56,9 +59,13 @@ func (r *router) add(s *sessionState, sub *subscription) {
 	defer r.mu.Unlock()
 	n := r.make(filter)
 	r.version.Add(1)
+	if !n.used() {
+		r.filters++
+	}
 	if shared {
 		if r.group(n, sub.Filter).join(route{s, sub}) {
 			r.size++
+			r.shared++
 		}
 		return
 	}
@@ -136,8 +143,17 @@ func (r *router) remove(s *sessionState, filter string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.root.remove(rest, drop) {
+	if r.root.remove(rest, func(n *routerNode) bool {
+		removed := drop(n)
+		if removed && !n.used() {
+			r.filters--
+		}
+		return removed
+	}) {
 		r.size--
+		if IsShared(filter) {
+			r.shared--
+		}
 		r.version.Add(1)
 	}
 }
@@ -202,10 +218,18 @@ func (r *router) match(topic string) ([]target, uint64) {
 }
 
 func (r *router) count() int {
+	n, _, _ := r.counts()
+	return n
+}
+
+func (r *router) counts() (subscriptions, shared, filters int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.size
+	return r.size, r.shared, r.filters
 }
+
+// used reports whether anybody subscribes with the filter of the node.
+func (n *routerNode) used() bool { return len(n.subs)+len(n.groups) > 0 }
 
 // matcher collects targets. A session found by several filters is merged; the
 // index that this needs is built only once the list is long.

@@ -81,6 +81,8 @@ type Session struct {
 	gone           atomic.Bool // detached, by whatever
 	names          *names      // nil: topics are used as the client sends them
 
+	traffic *traffic
+
 	cacheMu sync.Mutex // covers cache
 	cache   matchCache
 

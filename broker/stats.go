@@ -27,7 +27,6 @@ func (d DropReason) String() string { return dropNames[d] }
 
 // counters are what the broker counts. Each is a total since start.
 type counters struct {
-	received, sent  [3]atomic.Uint64 // by QoS
 	refused         atomic.Uint64
 	dropped         [dropReasons]atomic.Uint64
 	connects        atomic.Uint64
@@ -38,6 +37,10 @@ type counters struct {
 	wills           atomic.Uint64
 	storeErrors     atomic.Uint64
 	refusedKept     atomic.Uint64
+	unmatched       atomic.Uint64
+	resumed         atomic.Uint64
+	discarded       atomic.Uint64
+	ended           atomic.Uint64
 	unretained      [retainedLimitCount]atomic.Uint64
 }
 
@@ -46,7 +49,10 @@ func (c *counters) drop(r DropReason) { c.dropped[r].Add(1) }
 // Stats is a snapshot of the broker's counters and gauges.
 type Stats struct {
 	Received, Sent  [3]uint64 // messages, by QoS, since start
-	Refused         uint64    // publishes that got a negative answer
+	ReceivedBytes   uint64    // of their payloads
+	SentBytes       uint64
+	Refused         uint64 // publishes that got a negative answer
+	Unmatched       uint64 // messages that nobody took: no subscriber, no bridge, not retained
 	Dropped         map[string]uint64
 	Connects        uint64
 	Disconnects     uint64
@@ -58,17 +64,25 @@ type Stats struct {
 	// RefusedKept are the connects that got QuotaExceeded, because as many
 	// sessions are kept as SessionConfig.MaxKept allows.
 	RefusedKept uint64
+	Resumed     uint64 // connects that found their session
+	Discarded   uint64 // sessions that ended because their client wanted, or had, another one
+	Ended       uint64 // sessions that ended, those included
 	// Unretained are the messages that were not retained because of a limit:
 	// "count", "bytes" or "payload". With QoS 1 and 2 they were refused.
-	Unretained    map[string]uint64
-	Sessions      int
-	Kept          int            // of them, those that outlive their connection
-	Connected     map[string]int // attached sessions, by protocol
-	Subscriptions int
-	Retained      int64
-	RetainedBytes int64
-	Queued        int   // messages in all sessions, in flight included
-	QueuedBytes   int64 // of QoS 1 and 2
+	Unretained map[string]uint64
+	Sessions   int
+	Kept       int            // of them, those that outlive their connection
+	Connected  map[string]int // attached sessions, by protocol
+	// Subscriptions counts each filter of each session. Shared are those of
+	// them that are shared subscriptions; Filters is how many different filters
+	// there are, the prefix of a shared one not counted; Subscribers is how many
+	// sessions have a subscription.
+	Subscriptions, Shared, Filters, Subscribers int
+	Retained                                    int64
+	RetainedBytes                               int64
+	Queued                                      int   // messages in all sessions, in flight included
+	InFlight                                    int   // of them, sent and not completed
+	QueuedBytes                                 int64 // of QoS 1 and 2
 }
 
 // Stats returns the broker's counters. It visits every session.
@@ -77,16 +91,16 @@ func (b *Broker) Stats() Stats {
 	s := Stats{
 		Refused: c.refused.Load(), Connects: c.connects.Load(), Disconnects: c.disconnects.Load(),
 		RefusedConnects: c.refusedConnects.Load(), Takeovers: c.takeovers.Load(), ExpiredSessions: c.expiredSessions.Load(),
-		Wills: c.wills.Load(), StoreErrors: c.storeErrors.Load(), Subscriptions: b.router.count(),
+		Wills: c.wills.Load(), StoreErrors: c.storeErrors.Load(),
 		Retained: b.retained.count.Load(), RetainedBytes: b.retained.bytes.Load(),
 		Dropped: make(map[string]uint64, dropReasons), Connected: make(map[string]int, 3),
 		RefusedKept: c.refusedKept.Load(), Unretained: make(map[string]uint64, retainedLimitCount),
+		Unmatched: c.unmatched.Load(), Resumed: c.resumed.Load(), Discarded: c.discarded.Load(), Ended: c.ended.Load(),
 	}
+	s.Subscriptions, s.Shared, s.Filters = b.router.counts()
+	b.addTraffic(&s)
 	for l := limitNone + 1; l < retainedLimitCount; l++ {
 		s.Unretained[retainedLimitNames[l]] = c.unretained[l].Load()
-	}
-	for q := range s.Received {
-		s.Received[q], s.Sent[q] = c.received[q].Load(), c.sent[q].Load()
 	}
 	for r := range c.dropped {
 		s.Dropped[DropReason(r).String()] = c.dropped[r].Load()
@@ -104,6 +118,10 @@ func (b *Broker) Stats() Stats {
 		if st.owner != nil {
 			s.Connected[st.protocol]++
 		}
+		if len(st.subs) > 0 {
+			s.Subscribers++
+		}
+		s.InFlight += st.window.len()
 		s.Queued += st.queue.len() + st.window.len() + st.spill.count
 		s.QueuedBytes += st.bytes
 		st.mu.Unlock()
@@ -118,6 +136,9 @@ var (
 	descReceived      = desc("messages_received_total", "Messages accepted from clients.", "qos")
 	descSent          = desc("messages_sent_total", "Messages handed to connections for delivery.", "qos")
 	descDropped       = desc("messages_dropped_total", "Messages that did not reach one of their receivers.", "reason")
+	descReceivedBytes = desc("received_payload_bytes_total", "Bytes of payload of messages accepted from clients.")
+	descSentBytes     = desc("sent_payload_bytes_total", "Bytes of payload handed to connections for delivery.")
+	descUnmatched     = desc("messages_unmatched_total", "Messages that nobody took: no subscriber, no bridge, not retained.")
 	descRefused       = desc("messages_refused_total", "Publishes that got a negative answer.")
 	descConnects      = desc("connects_total", "Sessions opened or resumed.")
 	descDisconnects   = desc("disconnects_total", "Connections that ended.")
@@ -146,7 +167,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descReceived, descSent, descDropped, descRefused, descConnects, descDisconnects, descRefusedConn, descTakeovers, descExpired,
-		descRefusedKept, descKept, descUnretained, descWills, descStoreErrors, descSessions, descConnected, descSubscriptions, descRetained, descRetainedBytes, descQueued, descQueuedBytes,
+		descReceivedBytes, descSentBytes, descUnmatched, descRefusedKept, descKept, descUnretained, descWills, descStoreErrors, descSessions, descConnected, descSubscriptions, descRetained, descRetainedBytes, descQueued, descQueuedBytes,
 	} {
 		ch <- d
 	}
@@ -168,6 +189,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for reason, n := range s.Dropped {
 		count(descDropped, n, reason)
 	}
+	count(descReceivedBytes, s.ReceivedBytes)
+	count(descSentBytes, s.SentBytes)
+	count(descUnmatched, s.Unmatched)
 	count(descRefused, s.Refused)
 	count(descConnects, s.Connects)
 	count(descDisconnects, s.Disconnects)
