@@ -40,6 +40,13 @@ func (b *Broker) PublishSystem(m *Message) Reason {
 	return Success
 }
 
+// SystemWatched reports whether anybody is subscribed to a topic below $SYS:
+// what is not retained need not be made for nobody.
+func (b *Broker) SystemWatched(topic string) bool {
+	targets, _ := b.router.match(topic)
+	return len(targets) > 0
+}
+
 // retainedValue returns what is retained under a topic, the broker's own
 // included.
 func (b *Broker) retainedValue(topic string) *Message {

@@ -17,8 +17,9 @@ type server interface {
 }
 
 type listener struct {
-	name   string
-	server server
+	protocol string
+	name     string
+	server   server
 }
 
 // openListeners binds every listener. A new protocol is one more loop here.
@@ -29,7 +30,7 @@ func (g *Gateway) openListeners() error {
 		if err != nil {
 			return err
 		}
-		g.listeners = append(g.listeners, listener{c.Name, s})
+		g.listeners = append(g.listeners, listener{"mqtt", c.Name, s})
 	}
 	for i := range g.cfg.Listeners.CoAP {
 		c := &g.cfg.Listeners.CoAP[i]
@@ -40,7 +41,7 @@ func (g *Gateway) openListeners() error {
 		if err != nil {
 			return err
 		}
-		g.listeners = append(g.listeners, listener{c.Name, s})
+		g.listeners = append(g.listeners, listener{"coap", c.Name, s})
 	}
 	for i := range g.cfg.Listeners.HTTP {
 		c := &g.cfg.Listeners.HTTP[i]
@@ -51,7 +52,7 @@ func (g *Gateway) openListeners() error {
 		if err != nil {
 			return err
 		}
-		g.listeners = append(g.listeners, listener{c.Name, s})
+		g.listeners = append(g.listeners, listener{"http", c.Name, s})
 	}
 	return nil
 }

@@ -50,9 +50,6 @@ func TestSysTopics(t *testing.T) {
 	g.sys.look(time.Now()) // the ticker is not due for seconds
 	require.Equal(t, "2", value("$SYS/broker/publish/messages/received"))
 	require.Equal(t, "1", value("$SYS/broker/retained messages/count"))
-	require.Equal(t, "23", value("$SYS/broker/bytes/received"), "of the MQTT listener")
-	require.Equal(t, "2", value("$SYS/broker/messages/received"))
-	require.NotEqual(t, "0", value("$SYS/broker/clients/maximum"))
 	require.NotEqual(t, "0.00", value("$SYS/broker/load/publish/received/1min"))
 	stop()
 	require.Zero(t, g.broker.Stats().StoreErrors)
@@ -76,8 +73,8 @@ func TestSysTopicsForMosquitto(t *testing.T) {
 		return strings.TrimSpace(string(out))
 	}
 	require.Equal(t, "gantry version "+Version, ask("-t", "$SYS/broker/version", "-C", "1"))
-	lines := strings.Split(ask("-t", "$SYS/#", "-v", "-C", "40"), "\n")
-	require.Len(t, lines, 40)
+	lines := strings.Split(ask("-t", "$SYS/#", "-v", "-C", "130"), "\n")
+	require.Len(t, lines, 130)
 	require.Contains(t, strings.Join(lines, "\n"), "$SYS/broker/")
 }
 
@@ -111,7 +108,7 @@ func TestClientEvents(t *testing.T) {
 			require.InDelta(t, 60, event["keepalive"], 0)
 			continue
 		}
-		require.Equal(t, "keep alive timeout", event["reason"])
+		require.Equal(t, "keepalive_timeout", event["reason"])
 	}
 	watch.Close(broker.Closing{})
 	require.Equal(t, int64(2), g.sys.most.Load())
@@ -147,17 +144,17 @@ func TestLoad(t *testing.T) {
 	}
 	now := time.Now()
 	for range 7 { // 60 s after the first
-		s.load(now, &counts{published: total})
+		s.load(now, &counts{wire: &s.wire, published: total})
 		now, total = now.Add(10*time.Second), total+20
 	}
 	require.InDelta(t, 120*(1-math.Exp(-1)), rate("1min"), 0.01)
 	require.InDelta(t, 120*(1-math.Exp(-0.2)), rate("5min"), 0.01)
 	for range 600 {
-		s.load(now, &counts{published: total})
+		s.load(now, &counts{wire: &s.wire, published: total})
 		now, total = now.Add(10*time.Second), total+20
 	}
 	require.InDelta(t, 120, rate("1min"), 0.01)
 	require.InDelta(t, 120, rate("15min"), 3)
-	s.load(now, &counts{published: total - 20})
+	s.load(now, &counts{wire: &s.wire, published: total - 20})
 	require.Less(t, rate("1min"), 120.0)
 }

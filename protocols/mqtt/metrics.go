@@ -16,6 +16,7 @@ type metrics struct {
 	bytesIn, bytesOut     prometheus.Counter
 
 	accepted, refused, abandoned   prometheus.Counter // how connects ended
+	sockets                        prometheus.Counter
 	overLimit, halfOpen, acceptErr prometheus.Counter
 	violations                     prometheus.Counter
 	writeTimeouts                  prometheus.Counter
@@ -39,6 +40,7 @@ func newMetrics(listener string, reg prometheus.Registerer) (*metrics, error) {
 	}
 	m.bytesIn = m.counter("received_bytes_total", "Bytes received.")
 	m.bytesOut = m.counter("sent_bytes_total", "Bytes sent.")
+	m.sockets = m.counter("sockets_total", "Connections that the listening socket accepted, those that were closed at once included.")
 	connects := m.vec("connects_total", "Connection attempts by how they ended.", "result")
 	m.accepted = connects.WithLabelValues("accepted")
 	m.refused = connects.WithLabelValues("refused")

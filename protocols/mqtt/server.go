@@ -168,6 +168,7 @@ func (s *Server) stopping() bool {
 
 // admit starts a connection, or closes it when a limit is reached.
 func (s *Server) admit(nc net.Conn) {
+	s.metrics.sockets.Inc()
 	remote := remoteOf(nc)
 	if !s.register(nc, remote) {
 		_ = nc.Close()
