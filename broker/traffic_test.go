@@ -35,7 +35,7 @@ func TestCountsWhatHappened(t *testing.T) {
 	require.Zero(t, b.Stats().InFlight)
 
 	sub.Close(Closing{})
-	sub, _ = reconnect(t, b, "sub", durable)
+	reconnect(t, b, "sub", durable)
 	connect(t, b, "sub", durable, cleanStart)
 	pub.Close(Closing{})
 	s = b.Stats()
