@@ -108,7 +108,7 @@ func (b *Broker) newHandle(r *ConnectRequest) (*Session, error) {
 		broker: b, clientID: r.ClientID, username: r.Credentials.Username, protocol: r.Protocol, version: r.Version,
 		listener: r.Listener, keepAlive: r.KeepAlive, connectedAt: time.Now(),
 		receiveMaximum: limit, memoryBytes: r.MemoryBytes, wake: r.Wake, kick: r.Kick, cleanStart: r.CleanStart,
-		names: names,
+		names:   names,
 		traffic: b.trafficOf(r.ClientID),
 	}
 	s.Moved(r.RemoteAddr)
