@@ -24,6 +24,10 @@ type gate struct {
 	halfOf map[netip.Addr]int // those of proved addresses
 }
 
+func newGate(cfg *Config, m *metrics) *gate {
+	return &gate{cfg: cfg, metrics: m, halfOf: make(map[netip.Addr]int)}
+}
+
 // place is what a connection takes of the limits.
 type place struct {
 	g      *gate

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"testing"
 	"time"
@@ -25,6 +26,8 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var discard = slog.New(slog.DiscardHandler)
 
 // patience bounds what a test waits for; it only passes when something is broken.
 const patience = 10 * time.Second
@@ -81,7 +84,11 @@ func (r *rig) listen(cfg Config) *Listener {
 	if cfg.TLS == nil {
 		cfg.TLS = r.serverTLS()
 	}
-	ln, err := New(cfg, nil, r.reg)
+	var reg prometheus.Registerer
+	if r.reg != nil {
+		reg = r.reg
+	}
+	ln, err := New(cfg, nil, reg)
 	require.NoError(r.t, err)
 	return ln
 }

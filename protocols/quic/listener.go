@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,7 +24,7 @@ type Listener struct {
 	cfg     Config
 	log     *slog.Logger
 	metrics *metrics
-	gate    gate
+	gate    *gate
 	udp     *net.UDPConn
 	tr      *quic.Transport
 	ln      *quic.Listener
@@ -55,7 +54,7 @@ func New(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Listener, er
 		return nil, fmt.Errorf("metrics of QUIC listener %s: %w", cfg.Name, err)
 	}
 	l := &Listener{cfg: cfg, log: log.With("listener", cfg.Name), metrics: m}
-	l.gate = gate{cfg: &l.cfg, metrics: m, halfOf: map[netip.Addr]int{}}
+	l.gate = newGate(&l.cfg, m)
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if err := l.bind(); err != nil {
 		l.cancel()

@@ -19,13 +19,13 @@ func newMetrics(listener string, reg prometheus.Registerer) (*metrics, error) {
 		m.reg = prometheus.WrapRegistererWith(prometheus.Labels{"listener": listener}, reg)
 	}
 	handshakes := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "gantry_quic_handshakes_total", Help: "QUIC handshakes by how they ended.",
+		Name: "gantry_quic_handshakes_total", Help: "QUIC handshakes by how they ended. A client that is refused may count once per packet of its first flight.",
 	}, []string{"result"})
 	m.ok, m.failed = handshakes.WithLabelValues("ok"), handshakes.WithLabelValues("failed")
 	m.overLimit, m.halfOpen = handshakes.WithLabelValues("max_connections"), handshakes.WithLabelValues("max_handshakes")
 	m.handshaking = prometheus.NewGauge(prometheus.GaugeOpts{Name: "gantry_quic_handshakes", Help: "Handshakes that run."})
 	m.all = []prometheus.Collector{handshakes, m.handshaking}
-	m.retries = m.counter("gantry_quic_retries_total", "Clients that were asked to prove their address.")
+	m.retries = m.counter("gantry_quic_retries_total", "Packets that were answered with the request to prove the address; a client sends up to two.")
 	m.moves = m.counter("gantry_quic_migrations_total", "Connections whose client went on from another address.")
 	return m, m.register()
 }

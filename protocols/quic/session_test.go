@@ -10,6 +10,7 @@ import (
 	"github.com/quic-go/quic-go"
 	"github.com/stretchr/testify/require"
 
+	"gantry/broker"
 	"gantry/protocols/mqtt"
 )
 
@@ -193,4 +194,19 @@ func TestRefusalReachesClient(t *testing.T) {
 	_, _, err := packet(c.in)
 	require.Error(t, err)
 	require.ErrorIs(t, err, io.EOF)
+}
+
+// A client that reads late still learns why it was disconnected, and a server
+// that stops does not wait for it.
+func TestLateReaderIsTold(t *testing.T) {
+	r := newRig(t, Config{}, mqtt.Config{})
+	late, never := r.connect("late", false), r.connect("never", false)
+	r.broker.Kick("late", broker.Administrative)
+	r.broker.Kick("never", broker.Administrative)
+	eventually(t, "MQTT is done with them", func() bool { return r.srv.Connections() == 0 })
+	require.EqualValues(t, 0x98, late.ends())
+	began := time.Now()
+	require.NoError(t, r.srv.Close())
+	require.Less(t, time.Since(began), lingerTimeout/2)
+	<-never.nc.QUIC.Context().Done()
 }
