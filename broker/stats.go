@@ -46,6 +46,9 @@ type counters struct {
 
 func (c *counters) drop(r DropReason) { c.dropped[r].Add(1) }
 
+// Listener is where a connection came in, as its adapter said.
+type Listener struct{ Protocol, Name string }
+
 // Stats is a snapshot of the broker's counters and gauges.
 type Stats struct {
 	Received, Sent  [3]uint64 // messages, by QoS, since start
@@ -71,8 +74,9 @@ type Stats struct {
 	// "count", "bytes" or "payload". With QoS 1 and 2 they were refused.
 	Unretained map[string]uint64
 	Sessions   int
-	Kept       int            // of them, those that outlive their connection
-	Connected  map[string]int // attached sessions, by protocol
+	Kept       int              // of them, those that outlive their connection
+	Connected  map[string]int   // attached sessions, by protocol
+	Clients    map[Listener]int // the same, by listener
 	// Subscriptions counts each filter of each session. Shared are those of
 	// them that are shared subscriptions; Filters is how many different filters
 	// there are, the prefix of a shared one not counted; Subscribers is how many
@@ -93,7 +97,7 @@ func (b *Broker) Stats() Stats {
 		RefusedConnects: c.refusedConnects.Load(), Takeovers: c.takeovers.Load(), ExpiredSessions: c.expiredSessions.Load(),
 		Wills: c.wills.Load(), StoreErrors: c.storeErrors.Load(),
 		Retained: b.retained.count.Load(), RetainedBytes: b.retained.bytes.Load(),
-		Dropped: make(map[string]uint64, dropReasons), Connected: make(map[string]int, 3),
+		Dropped: make(map[string]uint64, dropReasons), Connected: make(map[string]int, 3), Clients: make(map[Listener]int, 4),
 		RefusedKept: c.refusedKept.Load(), Unretained: make(map[string]uint64, retainedLimitCount),
 		Unmatched: c.unmatched.Load(), Resumed: c.resumed.Load(), Discarded: c.discarded.Load(), Ended: c.ended.Load(),
 	}
@@ -117,6 +121,7 @@ func (b *Broker) Stats() Stats {
 		st.mu.Lock()
 		if st.owner != nil {
 			s.Connected[st.protocol]++
+			s.Clients[Listener{st.owner.protocol, st.owner.listener}]++
 		}
 		if len(st.subs) > 0 {
 			s.Subscribers++

@@ -48,7 +48,7 @@ func New(cfg *config.Config, log *slog.Logger) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg, node: cfg.NodeName(), log: log, reg: prometheus.NewRegistry(), startedAt: time.Now()}
 	g.reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	for _, build := range []func() error{g.openStore, g.openBridges, g.openBroker, g.openListeners, g.openSys, g.openAdmin} {
+	for _, build := range []func() error{g.openStore, g.openBridges, g.openBroker, g.openListeners, g.registerListeners, g.openSys, g.openAdmin} {
 		if err := build(); err != nil {
 			return nil, errors.Join(err, g.Close())
 		}

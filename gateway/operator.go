@@ -46,8 +46,9 @@ func (g *Gateway) status(context.Context) admin.Status {
 	st := admin.Status{
 		Version: Version, Node: g.node, StartedAt: g.startedAt, UptimeSeconds: int64(time.Since(g.startedAt).Seconds()),
 		Connections: s.Connected, Sessions: s.Sessions, Subscriptions: s.Subscriptions, Retained: int(s.Retained),
-		Messages: admin.MessageCounts{Dropped: s.Dropped},
-		Store:    admin.StoreStatus{Type: string(g.cfg.Store.Type), Writable: !g.watch.storeFailing.Load()},
+		Listeners: g.listenerStatus(&s),
+		Messages:  admin.MessageCounts{Dropped: s.Dropped},
+		Store:     admin.StoreStatus{Type: string(g.cfg.Store.Type), Writable: !g.watch.storeFailing.Load()},
 	}
 	for q := range s.Received {
 		st.Messages.In += s.Received[q]

@@ -84,6 +84,9 @@ func printStatus(w io.Writer, st *admin.Status) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "node\t%s, version %s, up %s\n", st.Node, st.Version, time.Duration(st.UptimeSeconds)*time.Second)
 	fmt.Fprintf(t, "connections\t%s\n", counts(st.Connections))
+	for _, l := range st.Listeners {
+		fmt.Fprintf(t, "listener\t%s\n", listener(&l))
+	}
 	fmt.Fprintf(t, "sessions\t%d with %d subscriptions\n", st.Sessions, st.Subscriptions)
 	fmt.Fprintf(t, "retained\t%d\n", st.Retained)
 	fmt.Fprintf(t, "messages\t%d in, %d out, dropped: %s\n", st.Messages.In, st.Messages.Out, counts(st.Messages.Dropped))
@@ -93,6 +96,14 @@ func printStatus(w io.Writer, st *admin.Status) error {
 		fmt.Fprintf(t, "alarm\t%s since %s: %s\n", a.Name, a.Since.Local().Format(time.DateTime), a.Detail)
 	}
 	return t.Flush()
+}
+
+func listener(l *admin.Listener) string {
+	s := fmt.Sprintf("%s: %s over %s at %s, clients: %d", l.Name, l.Protocol, l.Transport, l.Address, l.Clients)
+	if l.Connections != nil {
+		s += fmt.Sprintf(", connections: %d of %d", *l.Connections, l.MaxConnections)
+	}
+	return s
 }
 
 func writable(s admin.StoreStatus) string {

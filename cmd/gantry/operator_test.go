@@ -34,7 +34,12 @@ func fakeAdmin(t *testing.T, answers map[string]any) []string {
 }
 
 func TestStatus(t *testing.T) {
+	open := 3
 	at := fakeAdmin(t, map[string]any{"/api/v1/status": admin.Status{
+		Listeners: []admin.Listener{
+			{Name: "secure", Protocol: "mqtt", Transport: "tls", Address: "[::]:8883", Clients: 2, Connections: &open, MaxConnections: 10000},
+			{Name: "udp", Protocol: "coap", Transport: "udp", Address: "[::]:5683", Clients: 1},
+		},
 		Version: "v1", Node: "edge", UptimeSeconds: 90, Connections: map[string]int{"mqtt": 2, "coap": 1, "http": 0}, Sessions: 4, Subscriptions: 5, Retained: 6,
 		Messages: admin.MessageCounts{In: 10, Out: 20, Dropped: map[string]uint64{"expired": 3}},
 		Store:    admin.StoreStatus{Type: "embedded", Detail: "disk full"}, Process: admin.Process{MemoryBytes: 40 << 20, Goroutines: 7},
@@ -43,6 +48,7 @@ func TestStatus(t *testing.T) {
 	r := gantry(t, "", append([]string{"status"}, at...)...)
 	require.Zero(t, r.code, r.err)
 	for _, want := range []string{
+		"secure: mqtt over tls at [::]:8883, clients: 2, connections: 3 of 10000\n", "udp: coap over udp at [::]:5683, clients: 1\n",
 		"edge, version v1, up 1m30s", "1 coap, 2 mqtt", "4 with 5 subscriptions", "10 in, 20 out, dropped: 3 expired",
 		"embedded, not writable: disk full", "40MiB, 7 goroutines", "store since ",
 	} {

@@ -45,6 +45,9 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	st := s.deps.Status(r.Context())
 	st.Alarms = s.deps.Alarms.List()
 	st.Process = process()
+	if st.Listeners == nil {
+		st.Listeners = []Listener{}
+	}
 	if st.Connections == nil {
 		st.Connections = map[string]int{}
 	}

@@ -9,13 +9,27 @@ type Status struct {
 	StartedAt     time.Time      `json:"started_at"`
 	UptimeSeconds int64          `json:"uptime_seconds"`
 	Connections   map[string]int `json:"connections"` // open ones by protocol: mqtt, coap, http
-	Sessions      int            `json:"sessions"`    // with and without a connection
+	Listeners     []Listener     `json:"listeners"`
+	Sessions      int            `json:"sessions"` // with and without a connection
 	Subscriptions int            `json:"subscriptions"`
 	Retained      int            `json:"retained"`
 	Messages      MessageCounts  `json:"messages"`
 	Store         StoreStatus    `json:"store"`
 	Alarms        []Alarm        `json:"alarms"`  // filled by this package
 	Process       Process        `json:"process"` // filled by this package
+}
+
+// Listener is an address where clients connect.
+type Listener struct {
+	Name      string `json:"name"`
+	Protocol  string `json:"protocol"`  // mqtt, coap, http
+	Transport string `json:"transport"` // tcp, tls, ws, wss, unix, quic, udp, …
+	Address   string `json:"address"`
+	Clients   int    `json:"clients"` // sessions with a connection
+	// Connections are the open ones, those included that have no session, of
+	// at most MaxConnections. Absent where the transport has none.
+	Connections    *int `json:"connections,omitempty"`
+	MaxConnections int  `json:"max_connections,omitempty"`
 }
 
 // MessageCounts are totals since the start of the process.

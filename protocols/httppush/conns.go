@@ -42,6 +42,12 @@ func (c *conns) state(conn net.Conn, st http.ConnState) {
 	}
 }
 
+func (c *conns) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open
+}
+
 // drain closes the connections without a request, now and from now on.
 func (c *conns) drain() {
 	c.mu.Lock()

@@ -88,6 +88,9 @@ func (s *Server) newHTTP() *http.Server {
 // Addr is the address that the server listens on.
 func (s *Server) Addr() net.Addr { return s.ln.Addr() }
 
+// Connections is how many connections are open.
+func (s *Server) Connections() int { return s.conns.count() }
+
 // Run serves until ctx ends or Close is called, and returns nil then. It stops
 // accepting, lets the requests that wait for the broker finish within
 // DrainTimeout, answers the others 503, and ends the sessions. It returns when
