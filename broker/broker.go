@@ -45,6 +45,10 @@ type Config struct {
 	// Rewrite changes topics and filters of clients. Default none.
 	Rewrite []RewriteRule
 
+	// AutoSubscribe are subscriptions that MQTT clients get without asking.
+	// Default none.
+	AutoSubscribe []AutoSubscription
+
 	// Hooks is the hook stage, in order.
 	Hooks []Hook
 	// Authenticate decides who a client is; nil refuses everybody.
@@ -125,6 +129,7 @@ type Broker struct {
 	storeLogged atomic.Int64 // when a batch that failed was logged last, Unix milliseconds
 
 	rewriter  *rewriter // of Config.Rewrite; nil when there are no rules
+	automatic []autoSubscription
 	rewriters []Rewriter
 	recorders []Recorder
 
@@ -161,12 +166,13 @@ func New(ctx context.Context, cfg Config, store Store, log *slog.Logger, reg pro
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	rules, err := newRewriter(cfg.Rewrite)
-	if err != nil {
+	rules, errRules := newRewriter(cfg.Rewrite)
+	automatic, errAuto := newAutoSubscriptions(cfg.AutoSubscribe)
+	if err := errors.Join(errRules, errAuto); err != nil {
 		return nil, err
 	}
 	b := &Broker{
-		cfg: cfg, log: log, store: store, rewriter: rules,
+		cfg: cfg, log: log, store: store, rewriter: rules, automatic: automatic,
 		retained: newRetained(), system: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
 	}
 	b.noted = b.noteCommit

@@ -43,6 +43,7 @@ func (b *Broker) Connect(ctx context.Context, r *ConnectRequest) (s *Session, pr
 		return nil, false, err
 	}
 	if wait == nil {
+		s.autoSubscribe()
 		return s, present, nil
 	}
 	select {
@@ -53,12 +54,14 @@ func (b *Broker) Connect(ctx context.Context, r *ConnectRequest) (s *Session, pr
 	kept := s.state.noteStored(err)
 	if err != nil && kept && ctx.Err() == nil {
 		b.spawn(func() { b.saveLater(s) })
+		s.autoSubscribe()
 		return s, present, nil
 	}
 	if err != nil {
 		s.Close(Closing{Reason: ServerUnavailable, KeepWill: true})
 		return nil, false, &Error{Reason: ServerUnavailable, Err: err}
 	}
+	s.autoSubscribe()
 	return s, present, nil
 }
 

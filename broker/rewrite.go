@@ -94,7 +94,7 @@ func parseDestination(s string) (*Template, error) {
 		}
 		parts = append(parts, splitGroups(p.text)...)
 	}
-	dest := &Template{parts: parts}
+	dest := &Template{source: s, parts: parts}
 	sample := dest.sample()
 	if err := ValidFilter(sample); err != nil {
 		return nil, err

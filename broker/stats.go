@@ -36,6 +36,7 @@ type counters struct {
 	expiredSessions atomic.Uint64
 	wills           atomic.Uint64
 	storeErrors     atomic.Uint64
+	autoRefused     atomic.Uint64
 	refusedKept     atomic.Uint64
 	unmatched       atomic.Uint64
 	resumed         atomic.Uint64
@@ -64,6 +65,7 @@ type Stats struct {
 	ExpiredSessions uint64
 	Wills           uint64
 	StoreErrors     uint64
+	AutoRefused     uint64 // automatic subscriptions that a client went without
 	// RefusedKept are the connects that got QuotaExceeded, because as many
 	// sessions are kept as SessionConfig.MaxKept allows.
 	RefusedKept uint64
@@ -95,7 +97,7 @@ func (b *Broker) Stats() Stats {
 	s := Stats{
 		Refused: c.refused.Load(), Connects: c.connects.Load(), Disconnects: c.disconnects.Load(),
 		RefusedConnects: c.refusedConnects.Load(), Takeovers: c.takeovers.Load(), ExpiredSessions: c.expiredSessions.Load(),
-		Wills: c.wills.Load(), StoreErrors: c.storeErrors.Load(),
+		Wills: c.wills.Load(), StoreErrors: c.storeErrors.Load(), AutoRefused: c.autoRefused.Load(),
 		Retained: b.retained.count.Load(), RetainedBytes: b.retained.bytes.Load(),
 		Dropped: make(map[string]uint64, dropReasons), Connected: make(map[string]int, 3), Clients: make(map[Listener]int, 4),
 		RefusedKept: c.refusedKept.Load(), Unretained: make(map[string]uint64, retainedLimitCount),
@@ -152,6 +154,7 @@ var (
 	descExpired       = desc("sessions_expired_total", "Sessions ended by their expiry.")
 	descWills         = desc("wills_total", "Wills published.")
 	descStoreErrors   = desc("store_errors_total", "Batches that the store refused or lost.")
+	descAutoRefused   = desc("auto_subscriptions_refused_total", "Automatic subscriptions that a client went without.")
 	descSessions      = desc("sessions", "Sessions, attached or not.")
 	descConnected     = desc("sessions_connected", "Sessions with a connection.", "protocol")
 	descRefusedKept   = desc("connects_over_max_kept_total", "Connects refused because too many sessions are kept.")
@@ -172,7 +175,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descReceived, descSent, descDropped, descRefused, descConnects, descDisconnects, descRefusedConn, descTakeovers, descExpired,
-		descReceivedBytes, descSentBytes, descUnmatched, descRefusedKept, descKept, descUnretained, descWills, descStoreErrors, descSessions, descConnected, descSubscriptions, descRetained, descRetainedBytes, descQueued, descQueuedBytes,
+		descReceivedBytes, descSentBytes, descUnmatched, descRefusedKept, descKept, descUnretained, descWills, descStoreErrors, descAutoRefused, descSessions, descConnected, descSubscriptions, descRetained, descRetainedBytes, descQueued, descQueuedBytes,
 	} {
 		ch <- d
 	}
@@ -210,6 +213,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(descKept, float64(s.Kept))
 	count(descWills, s.Wills)
 	count(descStoreErrors, s.StoreErrors)
+	count(descAutoRefused, s.AutoRefused)
 	gauge(descSessions, float64(s.Sessions))
 	for p, n := range s.Connected {
 		gauge(descConnected, float64(n), p)

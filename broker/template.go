@@ -11,7 +11,10 @@ import (
 // Template is a text with variables of a client: ${clientid}, ${username},
 // ${listener} (the name of the listener that it came to) and ${cn} (the name
 // that its certificate proved). It is immutable and safe for concurrent use.
-type Template struct{ parts []templatePart }
+type Template struct {
+	source string
+	parts  []templatePart
+}
 
 // templatePart is literal text, a variable, or what a regular expression caught.
 type templatePart struct {
@@ -31,7 +34,7 @@ const (
 
 // ParseTemplate reads a template that may have the given variables.
 func ParseTemplate(s string, variables ...string) (*Template, error) {
-	t := &Template{}
+	t := &Template{source: s}
 	for rest := s; rest != ""; {
 		text, after, found := strings.Cut(rest, "${")
 		if text != "" {

@@ -114,6 +114,12 @@ func (g *Gateway) openBroker() (err error) {
 			DefaultExpiry: time.Duration(r.DefaultExpiry), MaxExpiry: time.Duration(r.MaxExpiry),
 		},
 	}
+	for i := range g.cfg.Broker.AutoSubscribe {
+		cfg.AutoSubscribe = append(cfg.AutoSubscribe, g.cfg.Broker.AutoSubscribe[i].Subscription())
+	}
+	for i := range g.cfg.Broker.Rewrite {
+		cfg.Rewrite = append(cfg.Rewrite, g.cfg.Broker.Rewrite[i].Rule())
+	}
 	if g.cfg.Broker.SysInterval > 0 {
 		cfg.OnConnection = func(e broker.ConnectionEvent) { g.sys.connection(e) }
 	}

@@ -2,9 +2,11 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net"
 	"time"
 
+	"gantry/broker"
 	"gantry/protocols/coap"
 	"gantry/protocols/httppush"
 )
@@ -34,8 +36,13 @@ func (g *Gateway) openListeners() error {
 	}
 	for i := range g.cfg.Listeners.CoAP {
 		c := &g.cfg.Listeners.CoAP[i]
+		naming, err := namingOf(c.Mountpoint, c.ClientID, c.Username)
+		if err != nil {
+			return err
+		}
 		s, err := coap.New(coap.Config{
-			Name: c.Name, Bind: string(c.Bind), Echo: coap.EchoPolicy(c.Echo), MaxPeers: c.MaxPeers,
+			Naming: naming,
+			Name:   c.Name, Bind: string(c.Bind), Echo: coap.EchoPolicy(c.Echo), MaxPeers: c.MaxPeers,
 			MaxBody: int(c.MaxBody), SessionIdle: time.Duration(c.SessionIdle), Rate: coapRate(c.Rate), Burst: float64(2 * max(c.Rate, 1)),
 		}, g.broker, g.log, g.reg)
 		if err != nil {
@@ -45,8 +52,13 @@ func (g *Gateway) openListeners() error {
 	}
 	for i := range g.cfg.Listeners.HTTP {
 		c := &g.cfg.Listeners.HTTP[i]
+		naming, err := namingOf(c.Mountpoint, c.ClientID, c.Username)
+		if err != nil {
+			return err
+		}
 		s, err := httppush.New(httppush.Config{
-			Name: c.Name, Bind: string(c.Bind), Hosts: c.Hosts, Origins: c.Origins, MaxBody: int(c.MaxBody),
+			Naming: naming,
+			Name:   c.Name, Bind: string(c.Bind), Hosts: c.Hosts, Origins: c.Origins, MaxBody: int(c.MaxBody),
 			MaxConnections: c.MaxConnections, SessionIdle: time.Duration(c.SessionIdle),
 		}, g.broker, g.log.With("listener", c.Name), g.reg)
 		if err != nil {
@@ -55,6 +67,14 @@ func (g *Gateway) openListeners() error {
 		g.listeners = append(g.listeners, listener{"http", c.Name, s})
 	}
 	return nil
+}
+
+// namingOf reads what a listener makes of the names of its clients.
+func namingOf(mountpoint, clientID, username string) (broker.Naming, error) {
+	m, err := broker.ParseMountpoint(mountpoint)
+	id, errID := broker.ParseName(clientID)
+	user, errUser := broker.ParseName(username)
+	return broker.Naming{Mountpoint: m, ClientID: id, Username: user}, errors.Join(err, errID, errUser)
 }
 
 // coapRate turns "0 = no limit" into the endpoint's own words.

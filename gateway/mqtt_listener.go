@@ -25,11 +25,16 @@ const packetsPerMessage = 16
 
 // openMQTT opens one MQTT listener with everything that lies under it.
 func (g *Gateway) openMQTT(c *config.MQTT) (*mqtt.Server, error) {
+	naming, err := namingOf(c.Mountpoint, c.ClientID, c.Username)
+	if err != nil {
+		return nil, err
+	}
 	top, err := g.listenMQTT(c)
 	if err != nil {
 		return nil, err
 	}
 	cfg := mqtt.Config{
+		Naming: naming, CheckPayloadFormat: c.CheckFormat, DisconnectDenied: c.MQTT3Denied == config.MQTT3Disconnect,
 		Name: c.Name, Bind: string(c.Bind), MaxPacketSize: int(g.cfg.Broker.MaxPacketSize), MaxConnections: c.MaxConnections,
 		ReceiveMaximum: uint16(c.ReceiveMaximum), ConnectTimeout: time.Duration(c.ConnectTimeout), WriteTimeout: time.Duration(c.WriteTimeout),
 	}

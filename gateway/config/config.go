@@ -45,6 +45,11 @@ type MQTT struct {
 	ReceiveMaximum int            `yaml:"receive_maximum"` // most QoS 1 and 2 messages of one client that wait for their acknowledgement, 1 to 65535
 	ConnectTimeout Duration       `yaml:"connect_timeout"` // from accept to CONNECT, handshakes included
 	WriteTimeout   Duration       `yaml:"write_timeout"`   // a peer that takes nothing for so long is dropped
+	Mountpoint     string         `yaml:"mountpoint"`      // template, put before the topics of clients; empty = none
+	ClientID       string         `yaml:"client_id"`       // template in the place of the client's identifier; empty = what it sent
+	Username       string         `yaml:"username"`        // template in the place of its user name; empty = what it sent
+	MQTT3Denied    MQTT3Denied    `yaml:"mqtt3_denied"`    // what becomes of a publish that may not be made and that a client before version 5 cannot be told of
+	CheckFormat    bool           `yaml:"check_payload_format"`
 }
 
 // ProxyProtocol says which proxies put the address of the client before its bytes. From other addresses nobody can connect.
@@ -62,6 +67,9 @@ type CoAP struct {
 	MaxPeers    int           `yaml:"max_peers"`    // remembered addresses; the one that was silent for longest makes room
 	MaxBody     Bytes         `yaml:"max_body"`     // larger bodies get 4.13
 	SessionIdle Duration      `yaml:"session_idle"` // a session without traffic and observations ends
+	Mountpoint  string        `yaml:"mountpoint"`   // as with MQTT, as are the next two
+	ClientID    string        `yaml:"client_id"`
+	Username    string        `yaml:"username"`
 }
 
 // HTTP is one listener for HTTP clients.
@@ -73,6 +81,9 @@ type HTTP struct {
 	SessionIdle    Duration `yaml:"session_idle"`    // a session without requests ends
 	Hosts          []string `yaml:"hosts"`           // names under which clients on this machine may address the gateway, beside its own
 	Origins        []string `yaml:"origins"`         // origins whose pages may use this listener from a browser
+	Mountpoint     string   `yaml:"mountpoint"`      // as with MQTT, as are the next two
+	ClientID       string   `yaml:"client_id"`
+	Username       string   `yaml:"username"`
 }
 
 // Auth says who may connect.
@@ -82,13 +93,15 @@ type Auth struct {
 
 // Broker is what holds for every client, whatever its protocol.
 type Broker struct {
-	Durability     Durability     `yaml:"durability"`
-	SyncInterval   Duration       `yaml:"sync_interval"` // with durability: interval
-	MaxPacketSize  Bytes          `yaml:"max_packet_size"`
-	SharedStrategy SharedStrategy `yaml:"shared_strategy"` // who of a shared subscription gets a message
-	SysInterval    Duration       `yaml:"sys_interval"`    // how often $SYS topics are refreshed, 0 = there are none
-	Session        Session        `yaml:"session"`
-	Retained       Retained       `yaml:"retained"`
+	Durability     Durability         `yaml:"durability"`
+	SyncInterval   Duration           `yaml:"sync_interval"` // with durability: interval
+	MaxPacketSize  Bytes              `yaml:"max_packet_size"`
+	SharedStrategy SharedStrategy     `yaml:"shared_strategy"` // who of a shared subscription gets a message
+	SysInterval    Duration           `yaml:"sys_interval"`    // how often $SYS topics are refreshed, 0 = there are none
+	Session        Session            `yaml:"session"`
+	Rewrite        []RewriteRule      `yaml:"rewrite"`        // of topics and filters; of those whose filter matches the last one decides
+	AutoSubscribe  []AutoSubscription `yaml:"auto_subscribe"` // what MQTT clients are subscribed to when they connect
+	Retained       Retained           `yaml:"retained"`
 }
 
 // Retained limits what is retained for clients, all together.
@@ -165,6 +178,7 @@ func defaultMQTT() MQTT {
 		Name: "tcp", Bind: "127.0.0.1:1883", Transport: MQTTOverTCP,
 		MaxConnections: 10000, ReceiveMaximum: 1000,
 		ConnectTimeout: Duration(10 * time.Second), WriteTimeout: Duration(5 * time.Second),
+		MQTT3Denied: MQTT3Ignore,
 	}
 }
 

@@ -74,6 +74,21 @@ const (
 	MQTTOverQUIC      MQTTTransport = "quic"
 )
 
+// MQTT3Denied says what happens when a client before version 5 publishes what it may not: there is no way to tell it.
+type MQTT3Denied string
+
+// The values of [MQTT3Denied].
+const (
+	MQTT3Ignore     MQTT3Denied = "ignore"     // acknowledge and drop
+	MQTT3Disconnect MQTT3Denied = "disconnect" // close the connection
+)
+
+// RewriteAction says to which names a rule applies.
+type RewriteAction string
+
+// RewriteAll is the default of [RewriteAction]; broker.RewriteActions lists all.
+const RewriteAll = RewriteAction(broker.RewriteAll)
+
 // ClientAuth says whether a client must have a certificate.
 type ClientAuth string
 
@@ -167,6 +182,8 @@ var choices = map[reflect.Type]choice{
 	reflect.TypeFor[SharedStrategy]():  {values: texts(broker.ShareStrategies()...), planned: []string{"local"}},
 	reflect.TypeFor[QueueWhenFull]():   {values: texts(QueueDropOldest, QueueRefuse, QueueBlock)},
 	reflect.TypeFor[MQTTTransport]():   {values: texts(MQTTOverTCP, MQTTOverWebSocket, MQTTOverQUIC)},
+	reflect.TypeFor[MQTT3Denied]():     {values: texts(MQTT3Ignore, MQTT3Disconnect)},
+	reflect.TypeFor[RewriteAction]():   {values: texts(broker.RewriteActions()...)},
 	reflect.TypeFor[ClientAuth]():      {values: texts(ClientAuthNone, ClientAuthRequest, ClientAuthRequire)},
 	reflect.TypeFor[Identity]():        {values: texts(IdentityNone, IdentityCN)},
 	reflect.TypeFor[CoAPTransport]():   {values: texts(CoAPOverUDP), planned: []string{"tcp"}},

@@ -21,6 +21,7 @@ func TestAnnotatedFileEqualsDefaults(t *testing.T) {
 	require.NoError(t, err)
 	want := Default()
 	want.Bridges = []Bridge{}
+	want.Broker.Rewrite, want.Broker.AutoSubscribe = []RewriteRule{}, []AutoSubscription{}
 	want.Listeners.MQTT[0].Origins = []string{}
 	want.Listeners.HTTP[0].Hosts, want.Listeners.HTTP[0].Origins = []string{}, []string{}
 	want.Admin.Hosts = []string{}
@@ -58,6 +59,14 @@ func TestExampleListeners(t *testing.T) {
 	}
 }
 
+func TestExampleTopics(t *testing.T) {
+	c, err := Load(samples+"example-topics.yaml", nil)
+	require.NoError(t, err)
+	require.Len(t, c.Listeners.MQTT, 2)
+	require.Equal(t, []RewriteRule{{Action: "subscribe", Filter: "+/+/fw/#", Regex: "^[^/]+/[^/]+/fw/(.+)$", Topic: "firmware/$1"}}, c.Broker.Rewrite)
+	require.Equal(t, []AutoSubscription{{Filter: "cmd/${clientid}", QoS: 1}}, c.Broker.AutoSubscribe)
+}
+
 // The example of a bridge shows the default of every key that is not marked as required.
 func TestExampleBridgeShowsDefaults(t *testing.T) {
 	c, err := Load(samples+"example-kafka.yaml", nil)
@@ -78,7 +87,7 @@ func TestExampleBridgeShowsDefaults(t *testing.T) {
 // Every key that the loader takes stands in a sample, as an active line.
 func TestSamplesShowEveryKey(t *testing.T) {
 	shown := make(map[string]bool)
-	for _, name := range []string{"gantry.yaml", "example-kafka.yaml", "example-listeners.yaml"} {
+	for _, name := range []string{"gantry.yaml", "example-kafka.yaml", "example-listeners.yaml", "example-topics.yaml"} {
 		text, err := os.ReadFile(samples + name)
 		require.NoError(t, err)
 		var doc yaml.Node
@@ -111,7 +120,7 @@ func TestSamplesNameOnlyRefusedKeys(t *testing.T) {
 func TestKeysAreSpeltAlike(t *testing.T) {
 	for _, key := range structKeys(reflect.TypeFor[Config](), "") {
 		last := key[strings.LastIndexByte(key, '.')+1:]
-		require.Regexp(t, `^[a-z]+(_[a-z]+)*$`, last)
+		require.Regexp(t, `^[a-z]+[0-9]?(_[a-z]+)*$`, last)
 	}
 }
 

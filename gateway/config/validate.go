@@ -74,6 +74,7 @@ func (l *Listeners) validate(add check) {
 		path := fmt.Sprintf("listeners.coap[%d]", i)
 		uniqueName(add, names, c.Name, path)
 		inetBind(add, path, c.Bind)
+		validateNaming(add, path, c.Mountpoint, c.ClientID, c.Username, false)
 		inRange(add, path+".rate", c.Rate, 0, 1_000_000)
 		inRange(add, path+".max_peers", c.MaxPeers, 1, 1_000_000)
 		inRange(add, path+".max_body", c.MaxBody, 1, maxPacketLimit)
@@ -88,6 +89,7 @@ func (l *Listeners) validate(add check) {
 		inRange(add, path+".max_body", h.MaxBody, 1, maxPacketLimit)
 		inRange(add, path+".session_idle", h.SessionIdle, Duration(time.Second), Duration(24*time.Hour))
 		validateOrigins(add, path, h.Origins)
+		validateNaming(add, path, h.Mountpoint, h.ClientID, h.Username, false)
 	}
 }
 
@@ -109,6 +111,7 @@ func (m *MQTT) validate(add check, path string) {
 	if m.TLS != nil {
 		m.TLS.validate(add, path+".tls")
 	}
+	validateNaming(add, path, m.Mountpoint, m.ClientID, m.Username, m.TLS != nil && m.TLS.Identity == IdentityCN)
 	if m.Transport == MQTTOverQUIC {
 		m.validateQUIC(add, path)
 		return
@@ -169,6 +172,8 @@ func (b *Broker) validate(add check) {
 	if b.SysInterval != 0 {
 		inRange(add, "broker.sys_interval", b.SysInterval, Duration(time.Second), Duration(time.Hour))
 	}
+	b.validateRewrite(add)
+	b.validateAutoSubscribe(add)
 	s := b.Session
 	inRange(add, "broker.session.inflight", s.Inflight, 1, math.MaxUint16)
 	inRange(add, "broker.session.max_expiry", s.MaxExpiry, Duration(time.Second), Duration(100*365*24*time.Hour))

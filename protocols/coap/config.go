@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"gantry/broker"
 )
 
 // EchoPolicy says whether a peer must prove that it owns its address.
@@ -87,6 +89,10 @@ type Config struct {
 	// Default EchoRequired.
 	Echo    EchoPolicy
 	Trusted []netip.Prefix
+
+	// Naming is what the listener makes of the names that clients use. Default:
+	// nothing.
+	Naming broker.Naming
 
 	// DrainTimeout bounds how long Run waits at its end for requests that the
 	// broker has not answered yet. Default 2 s.

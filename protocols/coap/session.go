@@ -86,6 +86,11 @@ func (l *loop) sessionFor(p *peer, q *params) (*session, broker.Reason) {
 	if id == "" {
 		id = "coap-" + p.addr.String()
 	}
+	who := broker.ConnectRequest{ClientID: id, Credentials: q.credentials, Listener: l.cfg.Name}
+	if err := l.cfg.Naming.Identify(&who); err != nil {
+		return nil, broker.ReasonOf(err)
+	}
+	id, q.credentials = who.ClientID, who.Credentials
 	proof := digest(&q.credentials)
 	var old *session
 	for _, s := range p.sessions {
@@ -118,7 +123,7 @@ func (l *loop) openSession(p *peer, id string, proof [sha256.Size]byte, q *param
 	s.idle.fire = func() { l.sessionIdle(s) }
 	h, err := l.core.connect(l.ctx, &broker.ConnectRequest{
 		ClientID: id, Credentials: q.credentials, Protocol: "coap", Version: "1", Listener: l.cfg.Name,
-		RemoteAddr: p.addr, CleanStart: true,
+		RemoteAddr: p.addr, CleanStart: true, Mountpoint: l.cfg.Naming.Mountpoint,
 		// One confirmable notification at a time (RFC 7641 section 4.5.1).
 		ReceiveMaximum: 1, KeepAlive: l.cfg.SessionIdle, MemoryBytes: sessionMemory,
 		Wake: func() {

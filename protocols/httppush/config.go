@@ -8,6 +8,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"gantry/broker"
 )
 
 // Config describes one HTTP listener. The zero value of each field means its
@@ -30,6 +32,10 @@ type Config struct {
 	// listener from a browser. Default none: a request with another Origin gets
 	// 403. Devices send no Origin.
 	Origins []string
+
+	// Naming is what the listener makes of the names that clients use. Default:
+	// nothing.
+	Naming broker.Naming
 
 	// MaxBody caps a request body in bytes; larger ones get 413. Default 1 MiB.
 	MaxBody int

@@ -90,7 +90,7 @@ func (s *Server) publishItems(r *http.Request, items []item, sh *share) (*delive
 		sh.release()
 		return nil, err
 	}
-	id, err := identify(r, client)
+	id, err := s.identify(r, client)
 	if err != nil {
 		sh.release()
 		return nil, err
@@ -125,7 +125,7 @@ func (s *Server) readJSON(w http.ResponseWriter, r *http.Request) ([]byte, *shar
 	if len(types) != 1 || !isJSON(types[0]) {
 		return nil, none, fail(http.StatusUnsupportedMediaType, "Content-Type must be application/json in UTF-8")
 	}
-	id, err := identify(r, "")
+	id, err := s.identify(r, "")
 	if err != nil {
 		return nil, none, err
 	}

@@ -155,7 +155,7 @@ func (s *Server) publishRaw(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	id, err := identify(r, "")
+	id, err := s.identify(r, "")
 	if err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (s *Server) readTopic(w http.ResponseWriter, r *http.Request) error {
 	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	id, err := identify(r, "")
+	id, err := s.identify(r, "")
 	if err != nil {
 		return err
 	}

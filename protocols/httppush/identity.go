@@ -48,6 +48,21 @@ func (k *digestKey) of(id *identity) key {
 	return out
 }
 
+// identify reads who sends a request, and gives it the names that the listener
+// has for it.
+func (s *Server) identify(r *http.Request, bodyClientID string) (*identity, error) {
+	id, err := identify(r, bodyClientID)
+	if err != nil {
+		return nil, err
+	}
+	who := broker.ConnectRequest{ClientID: id.clientID, Credentials: id.credentials, Listener: s.cfg.Name}
+	if err := s.cfg.Naming.Identify(&who); err != nil {
+		return nil, refusal(err, &id.credentials)
+	}
+	id.clientID, id.credentials = who.ClientID, who.Credentials
+	return id, nil
+}
+
 // identify reads who sends a request. bodyClientID is the one of the JSON
 // form, "" when it has none.
 func identify(r *http.Request, bodyClientID string) (*identity, error) {

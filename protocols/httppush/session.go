@@ -22,6 +22,7 @@ const connectTimeout = 10 * time.Second
 type sessions struct {
 	broker   *broker.Broker
 	listener string
+	mount    *broker.Template
 	idle     time.Duration
 	max      int
 	digest   digestKey
@@ -51,7 +52,7 @@ type entry struct {
 
 func newSessions(base context.Context, b *broker.Broker, cfg *Config, log *slog.Logger) *sessions {
 	return &sessions{
-		broker: b, listener: cfg.Name, idle: cfg.SessionIdle, max: cfg.MaxSessions, digest: newDigestKey(), log: log, base: base,
+		broker: b, listener: cfg.Name, mount: cfg.Naming.Mountpoint, idle: cfg.SessionIdle, max: cfg.MaxSessions, digest: newDigestKey(), log: log, base: base,
 		nudge: make(chan struct{}, 1), byID: make(map[string]*entry),
 	}
 }
@@ -133,7 +134,7 @@ func (s *sessions) open(e *entry, id *identity) {
 func (s *sessions) connect(ctx context.Context, e *entry, id *identity) (*broker.Session, error) {
 	request := broker.ConnectRequest{
 		ClientID: id.clientID, Credentials: id.credentials, Protocol: "http", Version: id.version, Listener: s.listener,
-		RemoteAddr: id.remote, CleanStart: true, KeepAlive: s.idle,
+		RemoteAddr: id.remote, CleanStart: true, KeepAlive: s.idle, Mountpoint: s.mount,
 		Kick: func(r broker.Reason) { s.kicked(e, r) },
 	}
 	if info, ok := s.broker.Session(id.clientID); ok && info.Protocol != "http" {

@@ -63,7 +63,7 @@ func (a *ack) outcome(r broker.Reason, v wire.Version) (code byte, ok bool) {
 	if v == wire.V5 {
 		return rows[r].ack, true
 	}
-	return wire.CodeSuccess, !rows[r].resend
+	return wire.CodeSuccess, !rows[r].resend && (r.OK() || !a.conn.srv.cfg.DisconnectDenied)
 }
 
 // ackQueue holds the acknowledgements in the order of the packets that they

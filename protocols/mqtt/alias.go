@@ -55,10 +55,11 @@ type outAliases struct {
 // apply uses an alias for a measured message, or defines one if the packet,
 // longer by that, still fits the client's limit (0 = none).
 func (a *outAliases) apply(out *wire.Outgoing, maxPacket int) {
-	if a.max == 0 || len(out.Message.Topic) < minAliasTopic {
+	topic := out.TopicName()
+	if a.max == 0 || len(topic) < minAliasTopic {
 		return
 	}
-	if id, ok := a.known[out.Message.Topic]; ok {
+	if id, ok := a.known[topic]; ok {
 		out.Alias, out.OmitTopic = id, true
 		out.Measure()
 		return
@@ -75,5 +76,5 @@ func (a *outAliases) apply(out *wire.Outgoing, maxPacket int) {
 	if a.known == nil {
 		a.known = make(map[string]uint16)
 	}
-	a.known[out.Message.Topic] = out.Alias
+	a.known[topic] = out.Alias
 }

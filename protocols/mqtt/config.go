@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"gantry/broker"
 	"gantry/protocols/mqtt/wire"
 )
 
@@ -37,6 +38,14 @@ type Config struct {
 	// not [MQTT-3.3.2-4]. Default off: it costs a pass over each such payload,
 	// and receivers must check anyway.
 	CheckPayloadFormat bool
+	// Naming is what the listener makes of the names that clients use. Default:
+	// nothing.
+	Naming broker.Naming
+	// DisconnectDenied closes the connection of a client before version 5 whose
+	// publish is refused for good, because its topic is not allowed. Default
+	// off: the message is acknowledged and dropped, for such a client cannot be
+	// told, and would send it again after each reconnect [MQTT-3.3.5-2].
+	DisconnectDenied bool
 
 	// MaxConnections caps the open connections of this listener; more are
 	// closed at once. Default 10,000: 100 MiB of idle connections.

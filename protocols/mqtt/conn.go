@@ -44,6 +44,7 @@ type conn struct {
 	maxPacket int           // largest packet the client takes; 0 = no limit
 	problems  bool          // Request Problem Information
 	auth      *authentication
+	onDenied  func(broker.Reason) // outcome of a QoS 0 publish, nil when it does not matter
 
 	in       inBuffer // owned by the reader, as are the next six
 	seen     time.Time

@@ -33,10 +33,16 @@ func (c *conn) handshake() error {
 	c.expiry = p.SessionExpiry
 	a := wire.Connack{}
 	r := c.request(p)
+	if err := c.srv.cfg.Naming.Identify(r); err != nil {
+		return c.refuse(p, err)
+	}
 	if p.HasAuthMethod {
 		if err := c.authenticate(p, r, &a); err != nil {
 			return c.refuse(p, err)
 		}
+	}
+	if c.srv.cfg.DisconnectDenied && c.version != wire.V5 {
+		c.onDenied = c.denied
 	}
 	c.setKeepAlive(p, &a)
 	r.KeepAlive = time.Duration(p.KeepAlive) * time.Second

@@ -84,8 +84,16 @@ func (c *conn) publishQoS0(m *broker.Message) error {
 	if !c.validPayload(m) {
 		return errPayload
 	}
-	c.session.Publish(c.ctx, m, 0, nil)
+	c.session.Publish(c.ctx, m, 0, c.onDenied)
 	return nil
+}
+
+// denied ends the connection of a client that may not publish what it did and
+// cannot be told otherwise. The core calls it with every outcome.
+func (c *conn) denied(r broker.Reason) {
+	if !r.OK() && r != broker.Closed && !rows[r].resend {
+		c.finish(ending{reason: r, tell: true})
+	}
 }
 
 func (c *conn) publishAcked(m *broker.Message, id uint16) error {

@@ -188,7 +188,7 @@ func (c *conn) encode(w *writeBuffer, d *broker.Delivery, now int64) error {
 		return nil
 	}
 	out := wire.Outgoing{
-		Message: d.Message, Version: c.version, QoS: d.QoS, Retain: d.Retain, Dup: d.Dup,
+		Message: d.Message, Topic: c.session.LocalTopic(d.Message), Version: c.version, QoS: d.QoS, Retain: d.Retain, Dup: d.Dup,
 		PacketID: d.PacketID, Now: now,
 	}
 	if c.version == wire.V5 {

@@ -89,6 +89,7 @@ func (p *Publish) parseProps(c *cursor) {
 // Set the fields, call Measure, then one of the append methods.
 type Outgoing struct {
 	Message         *broker.Message
+	Topic           string // as the client knows it; empty = that of the message
 	Version         Version
 	QoS             broker.QoS
 	Retain          bool
@@ -102,18 +103,26 @@ type Outgoing struct {
 	props, remaining int
 }
 
+// TopicName is the topic that the packet has.
+func (o *Outgoing) TopicName() string {
+	if o.Topic == "" {
+		return o.Message.Topic
+	}
+	return o.Topic
+}
+
 // TooLong is what Measure returns for a message that MQTT cannot express.
 const TooLong = math.MaxInt
 
 // Measure returns the length of the whole packet in bytes, or TooLong.
 func (o *Outgoing) Measure() int {
-	m := o.Message
-	if len(m.Topic) > 65535 {
+	topic := len(o.TopicName())
+	if topic > 65535 {
 		return TooLong
 	}
-	o.remaining = 2 + len(m.Topic) + len(m.Payload)
+	o.remaining = 2 + topic + len(o.Message.Payload)
 	if o.OmitTopic {
-		o.remaining -= len(m.Topic)
+		o.remaining -= topic
 	}
 	if o.QoS > 0 {
 		o.remaining += 2
@@ -166,7 +175,7 @@ func (o *Outgoing) AppendHead(dst []byte) []byte {
 	if o.OmitTopic {
 		dst = append(dst, 0, 0)
 	} else {
-		dst = appendString(dst, o.Message.Topic)
+		dst = appendString(dst, o.TopicName())
 	}
 	if o.QoS > 0 {
 		dst = appendUint16(dst, o.PacketID)
