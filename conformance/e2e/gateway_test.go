@@ -56,6 +56,13 @@ func freeAddr(t testing.TB) string {
 // configure writes a configuration. More is further YAML: bridges, broker.
 func configure(t testing.TB, more string) *gateway {
 	t.Helper()
+	return configureWith(t, "", more)
+}
+
+// configureWith is configure with further MQTT listeners: entries of a YAML list,
+// one a line.
+func configureWith(t testing.TB, listeners, more string) *gateway {
+	t.Helper()
 	dir := t.TempDir()
 	g := &gateway{
 		t: t, file: filepath.Join(dir, "gantry.yaml"), data: filepath.Join(dir, "data"),
@@ -65,12 +72,14 @@ func configure(t testing.TB, more string) *gateway {
 node: edge-01
 data_dir: %s
 listeners:
-  mqtt: [{name: tcp, bind: "%s"}]
   coap: [{name: udp, bind: "%s"}]
   http: [{name: web, bind: "%s"}]
+  mqtt:
+    - {name: tcp, bind: "%s"}
+%s
 admin: {bind: "%s"}
 %s
-`, g.data, g.mqtt, g.coap, g.http, g.admin, more)
+`, g.data, g.coap, g.http, g.mqtt, listeners, g.admin, more)
 	require.NoError(t, os.WriteFile(g.file, []byte(text), 0o600))
 	return g
 }

@@ -34,6 +34,7 @@ var debianPackage = map[string]string{
 	"python3":             "python3-venv",
 	"redis-cli":           "redis-tools",
 	"redis-server":        "redis-server",
+	"stdbuf":              "coreutils",
 }
 
 // Tool returns the path of the first of the named programs that is installed.
