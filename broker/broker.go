@@ -57,6 +57,10 @@ type Config struct {
 	// order for each client identifier. It must not block, nor call Connect or
 	// Session.Close. nil is fine.
 	OnConnection func(ConnectionEvent)
+	// OnSubscription is told of every subscription that a client made or ended
+	// by a request, once it is durable; not of those that end with a session. It
+	// must not block. nil is fine.
+	OnSubscription func(SubscriptionEvent)
 }
 
 // SessionConfig holds the limits of one session.

@@ -11,6 +11,7 @@ import "slices"
 func (s *Session) Subscribe(subs []Subscription, done func([]Reason, []QoS)) {
 	st := s.state
 	work := &subscribing{state: st, reasons: make([]Reason, len(subs)), granted: make([]QoS, len(subs))}
+	tell := s.tellSubscribed(subs, work)
 	st.mu.Lock()
 	if st.owner != s {
 		st.mu.Unlock()
@@ -38,6 +39,7 @@ func (s *Session) Subscribe(subs []Subscription, done func([]Reason, []QoS)) {
 			work.undo(err)
 		}
 		done(work.reasons, work.granted)
+		tell()
 		st.unhold()
 	}
 	if !st.durable || len(work.ops) == 0 {
@@ -180,6 +182,7 @@ func (s *sessionState) unhold() {
 func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 	st := s.state
 	reasons := make([]Reason, len(filters))
+	tell := s.tellUnsubscribed(filters, reasons)
 	var ops []Op
 	var left []string  // shared
 	var freed []string // exclusive
@@ -223,6 +226,7 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 			st.free(freed)
 		}
 		done(reasons)
+		tell()
 	}
 	if !st.durable || len(ops) == 0 {
 		finish(nil)

@@ -122,6 +122,9 @@ func (g *Gateway) openBroker() (err error) {
 	}
 	if g.cfg.Broker.SysInterval > 0 {
 		cfg.OnConnection = func(e broker.ConnectionEvent) { g.sys.connection(e) }
+		if g.cfg.Broker.SysEvents.Subscriptions {
+			cfg.OnSubscription = func(e broker.SubscriptionEvent) { g.sys.subscription(e) }
+		}
 	}
 	for _, p := range g.bridges {
 		cfg.Hooks = append(cfg.Hooks, p.stage)

@@ -24,6 +24,7 @@ type sysTopics struct {
 	metrics   prometheus.Gatherer
 	publish   func(*broker.Message) broker.Reason
 	watched   func(topic string) bool
+	events    bool              // those of connections
 	ports     map[string]uint16 // of the listeners, by protocol and name
 
 	// Owned by the goroutine that looks.
@@ -39,7 +40,7 @@ type sysTopics struct {
 func newSysTopics(g *Gateway) *sysTopics {
 	s := &sysTopics{
 		every: time.Duration(g.cfg.Broker.SysInterval), node: g.node, startedAt: g.startedAt, stats: g.broker.Stats,
-		metrics: g.reg, publish: g.broker.PublishSystem, watched: g.broker.SystemWatched, ports: make(map[string]uint16),
+		metrics: g.reg, publish: g.broker.PublishSystem, watched: g.broker.SystemWatched, events: g.cfg.Broker.SysEvents.Connections, ports: make(map[string]uint16),
 		last: make(map[string]string), loads: newLoads(), highest: make(map[string]int64),
 	}
 	for _, l := range g.listeners {

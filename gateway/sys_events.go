@@ -22,7 +22,7 @@ func (s *sysTopics) connection(e broker.ConnectionEvent) {
 	} else {
 		s.connected.Add(-1)
 	}
-	if !s.wanted(e.ClientID, what) {
+	if !s.events || !s.wanted(e.ClientID, what) {
 		return
 	}
 	at := e.At.UnixMilli()
@@ -68,6 +68,50 @@ type greeting struct {
 	CleanStart  bool  `json:"clean_start"`
 	ConnectedAt int64 `json:"connected_at"`
 	Connack     int   `json:"connack"`
+}
+
+// subscription publishes that a client subscribed or unsubscribed, in the form
+// of EMQX. It is a broker.Config.OnSubscription.
+func (s *sysTopics) subscription(e broker.SubscriptionEvent) {
+	what := "unsubscribed"
+	if e.Subscribed {
+		what = "subscribed"
+	}
+	if !s.wanted(e.ClientID, what) {
+		return
+	}
+	sub := &e.Subscription
+	event := subscriptionEvent{ClientID: e.ClientID, Username: e.Username, Protocol: e.Protocol, Topic: sub.Filter, Time: e.At.UnixMilli()}
+	if e.Subscribed {
+		event.Options = &subscriptionOptions{
+			QoS: byte(sub.QoS), NoLocal: bit(sub.NoLocal), RetainAsPublished: bit(sub.RetainAsPublished), RetainHandling: sub.RetainHandling, New: e.New,
+		}
+	}
+	s.event(e.ClientID, what, &event)
+}
+
+func bit(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+type subscriptionEvent struct {
+	ClientID string               `json:"clientid"`
+	Username string               `json:"username"`
+	Protocol string               `json:"protocol"`
+	Topic    string               `json:"topic"`
+	Time     int64                `json:"ts"`
+	Options  *subscriptionOptions `json:"subopts,omitempty"`
+}
+
+type subscriptionOptions struct {
+	QoS               byte `json:"qos"`
+	NoLocal           byte `json:"nl"`
+	RetainAsPublished byte `json:"rap"`
+	RetainHandling    byte `json:"rh"`
+	New               bool `json:"is_new"`
 }
 
 // wanted reports whether somebody waits for the events of a client.

@@ -98,6 +98,7 @@ type Broker struct {
 	MaxPacketSize  Bytes              `yaml:"max_packet_size"`
 	SharedStrategy SharedStrategy     `yaml:"shared_strategy"` // who of a shared subscription gets a message
 	SysInterval    Duration           `yaml:"sys_interval"`    // how often $SYS topics are refreshed, 0 = there are none
+	SysEvents      SysEvents          `yaml:"sys_events"`
 	Session        Session            `yaml:"session"`
 	Rewrite        []RewriteRule      `yaml:"rewrite"`        // of topics and filters; of those whose filter matches the last one decides
 	AutoSubscribe  []AutoSubscription `yaml:"auto_subscribe"` // what MQTT clients are subscribed to when they connect
@@ -111,6 +112,12 @@ type Retained struct {
 	MaxPayload    Bytes    `yaml:"max_payload"`    // of one value, 0 = as max_packet_size
 	DefaultExpiry Duration `yaml:"default_expiry"` // of a value without one, 0 = for ever
 	MaxExpiry     Duration `yaml:"max_expiry"`     // longest time a value is kept, 0 = no limit
+}
+
+// SysEvents says which events are published below $SYS, if there are $SYS topics.
+type SysEvents struct {
+	Connections   bool `yaml:"connections"`   // clients that connect and disconnect
+	Subscriptions bool `yaml:"subscriptions"` // clients that subscribe and unsubscribe
 }
 
 // Session limits each client session.
@@ -158,6 +165,7 @@ func defaults() *Config {
 			MaxPacketSize:  MiB,
 			SharedStrategy: SharedRoundRobin,
 			SysInterval:    Duration(10 * time.Second),
+			SysEvents:      SysEvents{Connections: true},
 			Session: Session{
 				MaxExpiry:   Duration(24 * time.Hour),
 				MaxKept:     100_000,
