@@ -38,6 +38,7 @@ const (
 type Config struct {
 	Session  SessionConfig
 	Retained RetainedConfig
+	Delayed  DelayedConfig
 	// ShareStrategy chooses the member of a shared subscription. Default
 	// ShareRoundRobin.
 	ShareStrategy ShareStrategy
@@ -92,6 +93,7 @@ func (c *Config) setDefaults() {
 		c.ShareStrategy = ShareRoundRobin
 	}
 	c.Retained.setDefaults()
+	c.Delayed.setDefaults()
 	s := &c.Session
 	if s.MaxExpiry == 0 {
 		s.MaxExpiry = 24 * time.Hour
@@ -139,6 +141,7 @@ type Broker struct {
 
 	router    router
 	exclusive holders
+	delayed   delayedQueue
 	retained  *retained
 	expiries  expiries  // of the retained values
 	system    *retained // the broker's own values, below $SYS
@@ -177,7 +180,7 @@ func New(ctx context.Context, cfg Config, store Store, log *slog.Logger, reg pro
 	}
 	b := &Broker{
 		cfg: cfg, log: log, store: store, rewriter: rules, automatic: automatic,
-		retained: newRetained(), system: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
+		retained: newRetained(), delayed: newDelayedQueue(), system: newRetained(), sessions: make(map[string]*sessionState), seed: maphash.MakeSeed(),
 	}
 	b.noted = b.noteCommit
 	b.ctx, b.cancel = context.WithCancel(context.WithoutCancel(ctx))
@@ -219,6 +222,7 @@ func (b *Broker) Close() error {
 		s.mu.Unlock()
 	}
 	b.expiries.stop()
+	b.delayed.close()
 	b.cancel()
 	b.tasks.Wait()
 	return nil

@@ -79,13 +79,17 @@ func checkRequest(r *ConnectRequest) error {
 }
 
 func checkWill(m *Message, mounted bool) error {
-	if err := ValidTopic(m.Topic); err != nil {
+	topic, _, err := splitDelayed(m.Topic)
+	if err == nil {
+		err = ValidTopic(topic)
+	}
+	if err == nil && IsExclusive(topic) {
+		err = errFilterMixed
+	}
+	if err != nil {
 		return &Error{Reason: InvalidTopic, Err: err}
 	}
-	if IsExclusive(m.Topic) {
-		return &Error{Reason: InvalidTopic, Err: errFilterMixed}
-	}
-	if isSys(m.Topic) && !mounted {
+	if isSys(topic) && !mounted {
 		return &Error{Reason: NotAuthorized, Err: errors.New("will topic belongs to the broker")}
 	}
 	if m.QoS > 2 {
@@ -118,11 +122,12 @@ func (b *Broker) newHandle(r *ConnectRequest) (*Session, error) {
 	s.expiry.Store(int64(min(r.Expiry, b.cfg.Session.MaxExpiry)))
 	if w := r.Will; w != nil {
 		w.Message.ClientID, w.Message.Username, w.Message.Protocol = r.ClientID, r.Credentials.Username, r.Protocol
-		topic, reason := names.topic(w.Message.Topic)
+		words, real := delayedWords(w.Message.Topic)
+		topic, reason := names.topic(real)
 		if reason != Success {
 			return nil, &Error{Reason: reason, Err: errors.New("will topic cannot be used below this mountpoint or by the rewrite rules")}
 		}
-		w.Message.Topic = topic
+		w.Message.Topic = words + topic
 	}
 	return s, nil
 }

@@ -13,9 +13,11 @@ import (
 )
 
 // ask subscribes to one filter and returns the answer.
-func (c *client) ask(filter string) Reason {
+func (c *client) ask(filter string) Reason { return c.askWith(Subscription{Filter: filter, QoS: 1}) }
+
+func (c *client) askWith(sub Subscription) Reason {
 	answer := make(chan Reason, 1)
-	c.Subscribe([]Subscription{{Filter: filter, QoS: 1}}, func(r []Reason, _ []QoS) { answer <- r[0] })
+	c.Subscribe([]Subscription{sub}, func(r []Reason, _ []QoS) { answer <- r[0] })
 	return <-answer
 }
 

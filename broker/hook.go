@@ -12,7 +12,8 @@ type Hook interface{ Name() string }
 // Rewriter may replace p.Message, or refuse the publication with a Reason that
 // is not OK. It must not modify the message it was given. All rewriters run
 // before the message is retained, stored, recorded or routed, so that
-// everybody behind them sees the same message.
+// everybody behind them sees the same message. Of a message that is to be
+// published later they see the real topic, once, when it comes.
 type Rewriter interface {
 	Rewrite(p *Publication) Reason
 }
@@ -30,10 +31,11 @@ type Recorder interface {
 // method returned and, if it called Hold, until the matching Done.
 type Publication struct {
 	Message *Message
-	Session *Session // nil for a will or an internal publisher
+	Session *Session // nil for a will, a delayed message or an internal publisher
 
 	matched bool
-	stored  bool // the store and the sessions have it already
+	stored  bool  // the store and the sessions have it already
+	due     int64 // when it is to be published, Unix milliseconds; 0 = now
 	done    func(Reason)
 	pending atomic.Int32
 	worst   atomic.Uint32

@@ -21,7 +21,8 @@ func (b *Broker) load(ctx context.Context) error {
 		b.restore(&state.Sessions[i])
 	}
 	b.resumeAll()
-	b.log.Info("state loaded", "sessions", len(state.Sessions), "retained", len(state.Retained), "subscriptions", b.router.count())
+	b.restoreDelayed(state.Delayed)
+	b.log.Info("state loaded", "sessions", len(state.Sessions), "retained", len(state.Retained), "delayed", len(state.Delayed), "subscriptions", b.router.count())
 	return nil
 }
 

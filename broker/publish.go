@@ -18,7 +18,11 @@ import "context"
 // answers ServerBusy instead. The message and its payload belong to the broker
 // afterwards.
 func (s *Session) Publish(ctx context.Context, m *Message, packetID uint16, done func(Reason)) {
-	if r := s.admit(m); r != Success {
+	due, r := s.broker.cutDelayed(m)
+	if r == Success {
+		r = s.admit(m)
+	}
+	if r != Success {
 		s.broker.stats.refused.Add(1)
 		answer(done, r)
 		return
@@ -29,7 +33,7 @@ func (s *Session) Publish(ctx context.Context, m *Message, packetID uint16, done
 	if m.Time == 0 {
 		m.Time = nowMillis()
 	}
-	p := &Publication{Message: m, Session: s, done: done}
+	p := &Publication{Message: m, Session: s, due: due, done: done}
 	if m.QoS < 2 || packetID == 0 {
 		s.broker.publish(ctx, p, nil)
 		return
@@ -89,26 +93,45 @@ func (b *Broker) accept(ctx context.Context, p *Publication, ops []Op) Reason {
 			return r
 		}
 	}
-	m := p.Message
+	if p.due != 0 {
+		return b.delay(ctx, p, ops)
+	}
 	targets := b.match(p)
-	if m.QoS > 0 && !p.stored {
-		if r := b.room(targets, m); !r.OK() {
-			return r
-		}
-		if r := b.mayRetain(m); !r.OK() {
+	if !p.stored {
+		if r := b.mayTake(targets, p.Message); !r.OK() {
 			return r
 		}
 	}
-	for _, rec := range b.recorders {
-		if r := rec.Record(ctx, p); !r.OK() && m.QoS > 0 {
-			return r
-		}
+	if r := b.record(ctx, p); !r.OK() {
+		return r
 	}
 	if p.stored {
 		p.matched = true
 		return Success
 	}
 	return b.distribute(ctx, p, targets, ops)
+}
+
+// mayTake looks whether there is room for a message whose publisher can be
+// told when there is none, as long as nobody has got it.
+func (b *Broker) mayTake(targets []target, m *Message) Reason {
+	if m.QoS == 0 {
+		return Success
+	}
+	if r := b.room(targets, m); !r.OK() {
+		return r
+	}
+	return b.mayRetain(m)
+}
+
+// record gives the message to the recorders.
+func (b *Broker) record(ctx context.Context, p *Publication) Reason {
+	for _, rec := range b.recorders {
+		if r := rec.Record(ctx, p); !r.OK() && p.Message.QoS > 0 {
+			return r
+		}
+	}
+	return Success
 }
 
 // match finds the sessions for the message as the rewriters left it.

@@ -161,14 +161,18 @@ func (s *Session) RetainedMatch(filter string, visit func(*Message) bool) Reason
 // Inject publishes without a session: a will, a message that a bridge brings.
 // It behaves as Session.Publish does for QoS 0 and 1.
 func (b *Broker) Inject(ctx context.Context, m *Message, done func(Reason)) {
-	if ValidTopic(m.Topic) != nil || m.QoS > 2 {
-		answer(done, InvalidTopic)
+	due, r := b.cutDelayed(m)
+	if r == Success && (ValidTopic(m.Topic) != nil || m.QoS > 2) {
+		r = InvalidTopic
+	}
+	if r != Success {
+		answer(done, r)
 		return
 	}
 	if m.Time == 0 {
 		m.Time = nowMillis()
 	}
-	b.publish(ctx, &Publication{Message: m, done: done}, nil)
+	b.publish(ctx, &Publication{Message: m, due: due, done: done}, nil)
 }
 
 func answer(done func(Reason), r Reason) {

@@ -43,6 +43,7 @@ type counters struct {
 	discarded       atomic.Uint64
 	ended           atomic.Uint64
 	unretained      [retainedLimitCount]atomic.Uint64
+	delayed         delayedCounters
 }
 
 func (c *counters) drop(r DropReason) { c.dropped[r].Add(1) }
@@ -89,6 +90,7 @@ type Stats struct {
 	Queued                                      int   // messages in all sessions, in flight included
 	InFlight                                    int   // of them, sent and not completed
 	QueuedBytes                                 int64 // of QoS 1 and 2
+	Delayed                                     DelayedStats
 }
 
 // Stats returns the broker's counters. It visits every session.
@@ -100,7 +102,7 @@ func (b *Broker) Stats() Stats {
 		Wills: c.wills.Load(), StoreErrors: c.storeErrors.Load(), AutoRefused: c.autoRefused.Load(),
 		Retained: b.retained.count.Load(), RetainedBytes: b.retained.bytes.Load(),
 		Dropped: make(map[string]uint64, dropReasons), Connected: make(map[string]int, 3), Clients: make(map[Listener]int, 4),
-		RefusedKept: c.refusedKept.Load(), Unretained: make(map[string]uint64, retainedLimitCount),
+		Delayed: b.delayedStats(), RefusedKept: c.refusedKept.Load(), Unretained: make(map[string]uint64, retainedLimitCount),
 		Unmatched: c.unmatched.Load(), Resumed: c.resumed.Load(), Discarded: c.discarded.Load(), Ended: c.ended.Load(),
 	}
 	s.Subscriptions, s.Shared, s.Filters = b.router.counts()
@@ -179,11 +181,13 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	} {
 		ch <- d
 	}
+	describeDelayed(ch)
 }
 
 // Collect implements prometheus.Collector.
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	s := c.broker.Stats()
+	s.Delayed.collect(ch)
 	count := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), labels...)
 	}

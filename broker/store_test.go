@@ -21,6 +21,7 @@ type memStore struct {
 	pending []pendingCommit
 	state   map[string]*memSession
 	kept    map[string]*Message
+	delayed map[uint64]Delayed
 	ops     []OpKind
 
 	fail     func(*Batch) error         // decides for each batch, if set
@@ -42,7 +43,7 @@ type memSession struct {
 }
 
 func newMemStore() *memStore {
-	return &memStore{state: map[string]*memSession{}, kept: map[string]*Message{}}
+	return &memStore{state: map[string]*memSession{}, kept: map[string]*Message{}, delayed: map[uint64]Delayed{}}
 }
 
 func (m *memStore) Load(context.Context) (*State, error) {
@@ -51,6 +52,9 @@ func (m *memStore) Load(context.Context) (*State, error) {
 	s := &State{}
 	for _, k := range m.kept {
 		s.Retained = append(s.Retained, k)
+	}
+	for _, d := range m.delayed {
+		s.Delayed = append(s.Delayed, d)
 	}
 	for _, ms := range m.state {
 		st := StoredSession{Record: ms.record, Sent: ms.sent, Count: len(ms.queue)}
@@ -151,6 +155,10 @@ func (m *memStore) apply(op *Op) {
 		m.kept[op.Message.Topic] = op.Message
 	case OpUnretain:
 		delete(m.kept, op.Topic)
+	case OpDelay:
+		m.delayed[op.Seq] = Delayed{Seq: op.Seq, Due: op.Due, Message: op.Message}
+	case OpDelayDone:
+		delete(m.delayed, op.Seq)
 	case OpEnqueue:
 		for _, t := range op.Targets {
 			s := m.session(t.ClientID)
