@@ -232,6 +232,96 @@ func TestDroppedAtRandom(t *testing.T) {
 	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
 }
 
+// disowner lets kfake act like a broker that was killed twice: it disowns all
+// batches of its log, and knows the last number of a producer.
+type disowner struct {
+	fake     *kfake.Cluster
+	mu       sync.Mutex         // covers the rest
+	last     map[int32]lastSent // by partition
+	on       bool
+	disowned int
+}
+
+type lastSent struct {
+	producer int64
+	sequence int32
+}
+
+func (d *disowner) produce(kreq kmsg.Request) (kmsg.Response, error, bool) {
+	d.fake.KeepControl()
+	req := kreq.(*kmsg.ProduceRequest)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, p := range req.Topics[0].Partitions {
+		const producer, firstSequence, records = 43, 53, 57 // in a record batch
+		first := int32(binary.BigEndian.Uint32(p.Records[firstSequence:]))
+		now := lastSent{int64(binary.BigEndian.Uint64(p.Records[producer:])), first + int32(binary.BigEndian.Uint32(p.Records[records:])) - 1}
+		if was, known := d.last[p.Partition]; d.on && known && was.producer == now.producer && was.sequence >= first {
+			d.disowned++
+			return failed(req, kerr.OutOfOrderSequenceNumber), nil, true
+		}
+		d.last[p.Partition] = now
+	}
+	return nil, nil, false
+}
+
+func (d *disowner) describe(kreq kmsg.Request) (kmsg.Response, error, bool) {
+	d.fake.KeepControl()
+	req := kreq.(*kmsg.DescribeProducersRequest)
+	resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
+	topic, part := kmsg.NewDescribeProducersResponseTopic(), kmsg.NewDescribeProducersResponseTopicPartition()
+	topic.Topic, part.Partition = req.Topics[0].Topic, req.Topics[0].Partitions[0]
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range []lastSent{{producer: 1 << 40, sequence: 1 << 30}, d.last[part.Partition]} {
+		state := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
+		state.ProducerID, state.LastSequence = s.producer, s.sequence
+		part.ActiveProducers = append(part.ActiveProducers, state)
+	}
+	topic.Partitions = append(topic.Partitions, part)
+	resp.Topics = append(resp.Topics, topic)
+	return resp, nil, true
+}
+
+// TestBrokerForgotTheBatches: batches that are in the log and disowned are found
+// there, and not sent under new numbers.
+func TestBrokerForgotTheBatches(t *testing.T) {
+	k := servers.Kfake(t)
+	k.CreateTopic("t", 1)
+	d := &disowner{fake: k.Fake, last: map[int32]lastSent{}}
+	k.Fake.ControlKey(int16(kmsg.Produce), d.produce)
+	k.Fake.ControlKey(int16(kmsg.DescribeProducers), d.describe)
+	g := newRig(t, k.Addr, smallRounds)
+	g.forward.StopTimeout = time.Nanosecond
+	for unseen := 0; unseen == 0; {
+		g.publish("t/a", 4000)
+		g.start()
+		g.await(func() bool { return len(k.Consume("t")) > 0 })
+		g.stop()
+		unseen = len(k.Consume("t")) - (g.published - int(g.queue.Stats().Records))
+	}
+	d.mu.Lock()
+	d.on = true
+	d.mu.Unlock()
+	g.start()
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), g.published)
+	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
+	require.Positive(t, d.disowned)
+}
+
+func TestReached(t *testing.T) {
+	const most = 1<<31 - 1
+	for _, c := range []struct {
+		last, seq int32
+		want      bool
+	}{
+		{0, 0, true}, {9, 9, true}, {10, 9, true}, {9, 10, false}, {3, most - 3, true}, {most - 3, 3, false}, {most, most, true}, {0, most, true}, {most, 0, false},
+	} {
+		require.Equal(t, c.want, reached(c.last, c.seq), c)
+	}
+}
+
 // TestDoubtOfMoreThanADay counts that a broker may have forgotten the producer
 // of rounds that are sent again after a long time.
 func TestDoubtOfMoreThanADay(t *testing.T) {

@@ -54,6 +54,32 @@ func TestRealBrokerKilled(t *testing.T) {
 	t.Logf("%d records, 2 broker kills, %v batches sent again", g.published, g.counter("gantry_kafka_resent_batches_total"))
 }
 
+// TestRealBrokerForgetsBatches kills the broker twice while batches are in
+// doubt: it then knows only the last of them again.
+func TestRealBrokerForgetsBatches(t *testing.T) {
+	k := servers.Kafka(t)
+	k.CreateTopic("t", 1)
+	g := newRig(t, k.Addr, realConfig, smallRounds)
+	g.forward.StopTimeout = time.Nanosecond
+	unseen := 0
+	for unseen <= g.cfg.RoundRecords { // more than one batch
+		g.publish("t/a", 4000)
+		g.start()
+		time.Sleep(time.Duration(20+rand.IntN(60)) * time.Millisecond) // a random moment
+		g.stop()
+		unseen = len(k.Consume("t")) - (g.published - int(g.queue.Stats().Records))
+	}
+	for range 2 {
+		k.Kill()
+		k.Restart()
+	}
+	g.start()
+	g.awaitEmpty()
+	requireExact(t, k.Consume("t"), g.published)
+	require.Zero(t, g.counter("gantry_kafka_dedup_resets_total"))
+	t.Logf("%d records were in the log, unconfirmed", unseen)
+}
+
 // TestRealDuplicates ends sinks before they see their answers; the next one
 // sends the same batches again, and the broker must drop what it has. Apache
 // Kafka answers such a batch without an error.

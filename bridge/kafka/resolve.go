@@ -80,6 +80,7 @@ func (x *run) repeat(r *round, open []openPartition) ([]openPartition, error) {
 	if err := x.awaitAnswers(); err != nil {
 		return nil, err
 	}
+	x.findHeld(r)
 	for i := range r.batches {
 		t := &r.batches[i]
 		switch {
