@@ -3,6 +3,7 @@
 package servers
 
 import (
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -24,4 +25,15 @@ func TestFetchPaho(t *testing.T) {
 		_, version, _ := strings.Cut(requirement, "==")
 		require.Equal(t, version, output(t, Python(t, requirement), "-c", show))
 	}
+}
+
+func TestFetchMQTTJS(t *testing.T) {
+	node, modules := Node(t, MQTTJS)
+	_, version, _ := strings.Cut(MQTTJS, "@")
+	cmd := exec.Command(node, "-p", "require('mqtt/package.json').version")
+	cmd.Env = append(cmd.Environ(), "NODE_PATH="+modules)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, version, strings.TrimSpace(string(out)))
+	require.FileExists(t, filepath.Join(modules, "mqtt", "dist", "mqtt.min.js"), "what pages load")
 }
