@@ -150,6 +150,9 @@ func (g *Gateway) openAdmin() (err error) {
 	if g.alarms, err = admin.NewAlarms(g.log, g.reg); err != nil {
 		return err
 	}
+	if g.sys != nil {
+		g.alarms.OnChange(g.sys.alarm)
+	}
 	g.watch = newWatch(g)
 	cfg := admin.Config{Bind: string(g.cfg.Admin.Bind), TokenFile: g.cfg.TokenPath(), Hosts: g.cfg.Admin.Hosts}
 	g.admin, err = admin.New(cfg, g.adminDeps(), g.log.With("part", "admin"), g.reg)

@@ -13,7 +13,8 @@ import (
 // Alarms holds the conditions that need an operator. Its methods are safe for
 // concurrent use and do not block, and a nil *Alarms takes and shows nothing.
 type Alarms struct {
-	log *slog.Logger
+	log     *slog.Logger
+	changed func(al Alarm, active bool)
 
 	mu     sync.Mutex // covers active
 	active map[string]Alarm
@@ -38,6 +39,20 @@ func NewAlarms(log *slog.Logger, reg prometheus.Registerer) (*Alarms, error) {
 	return a, nil
 }
 
+// OnChange sets what is told of each alarm that is raised or cleared. It must
+// not block. Call it before the first alarm.
+func (a *Alarms) OnChange(changed func(al Alarm, active bool)) {
+	if a != nil {
+		a.changed = changed
+	}
+}
+
+func (a *Alarms) tell(al Alarm, active bool) {
+	if a.changed != nil {
+		a.changed(al, active)
+	}
+}
+
 // Raise sets an alarm. An active one keeps its time and takes the new detail.
 // The name is one of a small set, such as bridge_queue_full:cloud.
 func (a *Alarms) Raise(name, detail string) {
@@ -54,6 +69,7 @@ func (a *Alarms) Raise(name, detail string) {
 	a.mu.Unlock()
 	if !was {
 		a.log.Warn("alarm raised", "alarm", name, "detail", detail)
+		a.tell(al, true)
 	}
 }
 
@@ -68,6 +84,7 @@ func (a *Alarms) Clear(name string) {
 	a.mu.Unlock()
 	if was {
 		a.log.Info("alarm cleared", "alarm", name, "after", time.Since(al.Since).Round(time.Millisecond))
+		a.tell(al, false)
 	}
 }
 
