@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"sync"
 	"sync/atomic"
 )
 
@@ -36,7 +37,10 @@ type Publication struct {
 	matched bool
 	stored  bool  // the store and the sessions have it already
 	due     int64 // when it is to be published, Unix milliseconds; 0 = now
+	lent    bool  // from publications, and goes back there
 	done    func(Reason)
+	inbound *inbound // of a QoS 2 message that has an identifier
+	id      uint16   // the identifier
 	pending atomic.Int32
 	worst   atomic.Uint32
 }
@@ -63,12 +67,23 @@ func (p *Publication) fail(r Reason) {
 	}
 }
 
+// finish answers. Nobody may use p any more.
 func (p *Publication) finish() {
 	r := Reason(p.worst.Load())
 	if r == Success && !p.matched {
 		r = NoSubscribers
 	}
-	if p.done != nil {
-		p.done(r)
+	session, in, id, done := p.Session, p.inbound, p.id, p.done
+	if p.lent {
+		*p = Publication{}
+		publications.Put(p)
 	}
+	if in != nil {
+		session.state.settleInbound(id, in, r, done)
+		return
+	}
+	answer(done, r)
 }
+
+// publications keeps those of clients, so that a message does not allocate one.
+var publications = sync.Pool{New: func() any { return &Publication{} }}

@@ -1,7 +1,9 @@
 package broker
 
-// openInbound notes a QoS 2 publish. For the first of its identifier it wraps
-// p.done and returns what is to be stored with the message; the caller calls
+import "sync"
+
+// openInbound notes a QoS 2 publish. For the first of its identifier it lets p
+// settle it and returns what is to be stored with the message; the caller calls
 // handedOver afterwards. So it does for the first duplicate of one from an
 // earlier life, which goes to the recorders only. For other duplicates it
 // arranges the answer and returns false.
@@ -28,7 +30,7 @@ func (s *Session) openInbound(p *Publication, id uint16) (first bool, ops []Op) 
 	if in != nil {
 		in.unsure, in.settled, p.stored = false, false, true
 	} else {
-		in = &inbound{}
+		in = newInbound()
 		if st.inbound == nil {
 			st.inbound = make(map[uint16]*inbound)
 		}
@@ -37,12 +39,25 @@ func (s *Session) openInbound(p *Publication, id uint16) (first bool, ops []Op) 
 	st.handing++
 	st.mu.Unlock()
 
-	done := p.done
-	p.done = func(r Reason) { st.settleInbound(id, in, r, done) }
+	p.inbound, p.id = in, id
 	if st.durable && !p.stored {
 		ops = []Op{{Kind: OpInbound, ClientID: st.id, PacketID: id}}
 	}
 	return true, ops
+}
+
+var inbounds = sync.Pool{New: func() any { return &inbound{} }}
+
+func newInbound() *inbound { return inbounds.Get().(*inbound) }
+
+// recycle gives an exchange back that nobody is to settle any more and that no
+// session knows. Caller holds mu of the session that knew it.
+func (in *inbound) recycle() {
+	if in == nil || !in.settled {
+		return
+	}
+	*in = inbound{}
+	inbounds.Put(in)
 }
 
 // settleInbound keeps the outcome for duplicates. A refused message frees its
@@ -82,6 +97,7 @@ func (s *Session) Release(packetID uint16, done func(Reason)) {
 	in, known := st.inbound[packetID]
 	delete(st.inbound, packetID)
 	if !known || !st.durable {
+		in.recycle()
 		st.mu.Unlock()
 		r := Success
 		if !known {

@@ -1,6 +1,9 @@
 package broker
 
-import "sort"
+import (
+	"sort"
+	"sync"
+)
 
 // entry is one message on its way to one session.
 type entry struct {
@@ -26,27 +29,52 @@ func (e *entry) cost() int {
 	return int(e.size)
 }
 
-// fifo is a queue of entries in one slice that gives its memory back when it
-// has been long and becomes empty.
+// fifo is a queue of entries in one slice. One that has been long gives its
+// memory back to all sessions when it becomes empty.
 type fifo struct {
 	buf  []entry
 	head int
+	slab *slab // of buf, when it was lent
 }
 
 const fifoKeep = 64 // entries of capacity an empty fifo may keep
 
 func (f *fifo) len() int         { return len(f.buf) - f.head }
 func (f *fifo) at(i int) *entry  { return &f.buf[f.head+i] }
-func (f *fifo) push(e entry)     { f.compact(); f.buf = append(f.buf, e) }
-func (f *fifo) clear()           { f.buf, f.head = nil, 0 }
+func (f *fifo) clear()           { *f = fifo{} }
 func (f *fifo) entries() []entry { return f.buf[f.head:] }
 
-func (f *fifo) compact() {
-	if len(f.buf) == cap(f.buf) && f.head > len(f.buf)/2 {
+func (f *fifo) push(e entry) {
+	if len(f.buf) == cap(f.buf) {
+		f.makeRoom()
+	}
+	f.buf = append(f.buf, e)
+}
+
+// makeRoom moves the entries to the beginning or, when there are many, to a
+// larger slab.
+func (f *fifo) makeRoom() {
+	switch {
+	case f.head > len(f.buf)/2:
 		n := copy(f.buf, f.buf[f.head:])
 		clear(f.buf[n:])
 		f.buf, f.head = f.buf[:n], 0
+	case cap(f.buf) >= fifoKeep/2: // append doubles it up to there
+		f.borrow(2 * cap(f.buf))
 	}
+}
+
+// borrow moves the entries to a slab of at least n.
+func (f *fifo) borrow(n int) {
+	larger := lend(n)
+	live := append(larger.buf, f.entries()...)
+	clear(f.buf)
+	larger.own = f.buf[:0]
+	if f.slab != nil {
+		larger.own = f.slab.own
+		f.slab.giveBack()
+	}
+	f.buf, f.head, f.slab = live, 0, larger
 }
 
 func (f *fifo) pop() entry {
@@ -59,13 +87,53 @@ func (f *fifo) pop() entry {
 	return e
 }
 
+// reset runs when the last entry has gone.
 func (f *fifo) reset() {
-	f.head = 0
-	if cap(f.buf) > fifoKeep {
-		f.buf = nil
-		return
+	f.head, f.buf = 0, f.buf[:0]
+	if f.slab != nil {
+		f.buf = f.slab.own
+		f.slab.giveBack()
+		f.slab = nil
 	}
-	f.buf = f.buf[:0]
+}
+
+// slab is the memory of a long fifo. Most fifos are long for a moment only: one
+// after the other can use the same memory, and an idle session holds none.
+type slab struct {
+	buf   []entry // empty, and zero up to its capacity, while it is not lent
+	own   []entry // what the fifo had before, and goes back to
+	class int
+}
+
+// giveBack ends the use of a slab, whose entries are all zero.
+func (s *slab) giveBack() {
+	s.own = nil
+	if s.class < slabClasses {
+		slabs[s.class].Put(s)
+	}
+}
+
+// Of class i are slabs of smallestSlab << i entries. Larger ones than the
+// classes have are not kept.
+const (
+	smallestSlab = 128
+	slabClasses  = 6
+)
+
+var slabs [slabClasses]sync.Pool
+
+// lend returns a slab of at least n entries.
+func lend(n int) *slab {
+	class := 0
+	for smallestSlab<<class < n {
+		class++
+	}
+	if class < slabClasses {
+		if s, ok := slabs[class].Get().(*slab); ok {
+			return s
+		}
+	}
+	return &slab{buf: make([]entry, 0, smallestSlab<<class), class: class}
 }
 
 // insert puts an entry before those with a higher sequence number. Publishers

@@ -33,7 +33,8 @@ func (s *Session) Publish(ctx context.Context, m *Message, packetID uint16, done
 	if m.Time == 0 {
 		m.Time = nowMillis()
 	}
-	p := &Publication{Message: m, Session: s, due: due, done: done}
+	p := publications.Get().(*Publication)
+	p.Message, p.Session, p.due, p.done, p.lent = m, s, due, done, true
 	if m.QoS < 2 || packetID == 0 {
 		s.broker.publish(ctx, p, nil)
 		return

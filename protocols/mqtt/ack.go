@@ -16,19 +16,43 @@ type ack struct {
 	id    uint16
 	code  byte
 	ready bool
+	next  *ack // in the queue, or in the list of spare ones
 }
 
 // ackPool keeps what a message would otherwise allocate: the place and its
-// callback.
+// callback. Each connection has some spare ones of its own before it.
 var ackPool sync.Pool
 
-func newAck() *ack {
-	if a, ok := ackPool.Get().(*ack); ok {
+// keepSpare is how many a connection keeps: enough for what a client has on its
+// way in one packet of the network.
+const keepSpare = 64
+
+// newAck returns one of the connection. Caller holds mu.
+func (c *conn) newAck() *ack {
+	a := c.spare
+	if a != nil {
+		c.spare, a.next = a.next, nil
+		c.spares--
+		a.conn = c
 		return a
 	}
-	a := &ack{}
-	a.done = a.settle
+	if a, _ = ackPool.Get().(*ack); a == nil {
+		a = &ack{}
+		a.done = a.settle
+	}
+	a.conn = c
 	return a
+}
+
+// release takes back one that was answered. Caller holds mu.
+func (c *conn) release(a *ack) {
+	a.conn = nil
+	if c.spares == keepSpare {
+		ackPool.Put(a)
+		return
+	}
+	c.spare, a.next = a, c.spare
+	c.spares++
 }
 
 // settle takes the outcome and lets the writer have the acknowledgements at
@@ -69,48 +93,34 @@ func (a *ack) outcome(r broker.Reason, v wire.Version) (code byte, ok bool) {
 // ackQueue holds the acknowledgements in the order of the packets that they
 // answer [MQTT-4.6.0-2, MQTT-4.6.0-3, MQTT-4.6.0-4].
 type ackQueue struct {
-	buf  []*ack
-	head int
+	first, last *ack
+	n           int
 }
 
-// keepAcks is the capacity that an empty queue keeps.
-const keepAcks = 32
+func (q *ackQueue) len() int { return q.n }
 
-func (q *ackQueue) len() int { return len(q.buf) - q.head }
-
-func (q *ackQueue) front() *ack {
-	if q.len() == 0 {
-		return nil
-	}
-	return q.buf[q.head]
-}
+// front is the oldest, nil when there is none.
+func (q *ackQueue) front() *ack { return q.first }
 
 func (q *ackQueue) push(a *ack) {
-	if len(q.buf) == cap(q.buf) && q.head > len(q.buf)/2 {
-		n := copy(q.buf, q.buf[q.head:])
-		clear(q.buf[n:])
-		q.buf, q.head = q.buf[:n], 0
+	if q.n++; q.n == 1 {
+		q.first, q.last = a, a
+		return
 	}
-	q.buf = append(q.buf, a)
+	q.last.next, q.last = a, a
 }
 
 func (q *ackQueue) pop() {
-	q.buf[q.head] = nil
-	q.head++
-	if q.head < len(q.buf) {
-		return
-	}
-	q.buf, q.head = q.buf[:0], 0
-	if cap(q.buf) > keepAcks {
-		q.buf = nil
+	a := q.first
+	q.first, a.next = a.next, nil
+	if q.n--; q.n == 0 {
+		q.last = nil
 	}
 }
 
 // expect takes the next place in the order. It waits while the queue is full
 // or the client does not take its answers; nil means that the connection ends.
 func (c *conn) expect(kind wire.Type, id uint16) *ack {
-	a := newAck()
-	a.conn, a.kind, a.id, a.ready = c, kind, id, false
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.acks.len() >= c.srv.maxAcks && !c.ending {
@@ -119,6 +129,8 @@ func (c *conn) expect(kind wire.Type, id uint16) *ack {
 	if c.ending {
 		return nil
 	}
+	a := c.newAck()
+	a.kind, a.id, a.ready = kind, id, false
 	c.acks.push(a)
 	return a
 }
@@ -134,8 +146,7 @@ func (c *conn) takeAcks(w *writeBuffer) {
 		c.credit(a)
 		w.out = wire.AppendAck(w.out, a.kind, a.id, a.code, c.version)
 		w.sent[a.kind]++
-		a.conn = nil
-		ackPool.Put(a)
+		c.release(a)
 	}
 }
 

@@ -59,6 +59,8 @@ type conn struct {
 	mu       sync.Mutex // covers everything below; never held over a read or write
 	cond     sync.Cond  // acks has room, out was taken, the writer ended, ending
 	acks     ackQueue
+	spare    *ack // a list of those that can be used again
+	spares   int
 	out      []byte // packets to write before acknowledgements and deliveries
 	outSent  tally  // what is in out
 	charged  int    // publishes that count against our Receive Maximum
