@@ -93,11 +93,11 @@ func (l *load) run(ctx context.Context, s *server, d time.Duration) (result, err
 		return result{}, err
 	}
 	defer r.stop()
-	if err := r.wait(warm); err != nil {
+	if err := r.wait(ctx, warm); err != nil {
 		return result{}, err
 	}
 	before, start := l.count(r.pairs, s), time.Now()
-	if err := r.wait(d); err != nil {
+	if err := r.wait(ctx, d); err != nil {
 		return result{}, err
 	}
 	after := l.count(r.pairs, s)
@@ -165,8 +165,10 @@ func (r *running) fail(ctx context.Context, err error) {
 	}
 }
 
-func (r *running) wait(d time.Duration) error {
+func (r *running) wait(ctx context.Context, d time.Duration) error {
 	select {
+	case <-ctx.Done():
+		return ctx.Err()
 	case err := <-r.errs:
 		return err
 	case <-time.After(d):
