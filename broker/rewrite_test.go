@@ -40,6 +40,9 @@ func TestTheLastRuleWhoseFilterMatchesDecides(t *testing.T) {
 		require.Len(t, got, 1, topic)
 		require.Equal(t, want, got[0].Message.Topic)
 	}
+	pub.subscribe("x/y/2", 0)
+	require.Equal(t, Success, all.publish("z/y/2", "x", 1), "so it is with filters")
+	require.Len(t, pub.take(), 1)
 }
 
 func TestSubscriptionsAreKeptUnderTheirNewName(t *testing.T) {

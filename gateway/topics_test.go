@@ -145,6 +145,29 @@ func TestTopicsOfMountedClients(t *testing.T) {
 	require.Equal(t, "cmd/site-dev last", next(t, got))
 }
 
+func TestPayloadFormatIsChecked(t *testing.T) {
+	for _, check := range []bool{false, true} {
+		c := testConfig(t)
+		c.Listeners.MQTT[0].CheckFormat = check
+		g, _ := start(t, c)
+		conn, err := net.Dial("tcp", g.Addrs()["tcp"].String())
+		require.NoError(t, err)
+		defer conn.Close()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(patience)))
+		_, err = conn.Write([]byte("\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c" + "\x32\x09\x00\x01t\x00\x01\x02\x01\x01\xff"))
+		require.NoError(t, err)
+		head := make([]byte, 2)
+		_, err = io.ReadFull(conn, head)
+		require.NoError(t, err)
+		_, err = io.CopyN(io.Discard, conn, int64(head[1]))
+		require.NoError(t, err)
+		ack := make([]byte, 5)
+		_, err = io.ReadFull(conn, ack)
+		require.NoError(t, err)
+		require.Equal(t, check, ack[4] == 0x99, "% x", ack)
+	}
+}
+
 // What a client of 3.1.1 may not publish ends its connection, where the file says so.
 func TestDeniedPublishDisconnects(t *testing.T) {
 	c := testConfig(t)

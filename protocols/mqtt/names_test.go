@@ -31,6 +31,8 @@ func TestMountpointOnTheWire(t *testing.T) {
 	p.expect("30 10 0009 'abc/defgh' 03 23 0001 'x'")
 	p.send("30 0d 0009 'abc/defgh' 00 'y'")
 	p.expect("30 07 0000 03 23 0001 'y'") // known by its alias
+	p.send("82 0a 0003 00 0004 'abcd' 00", "30 08 0004 'abcd' 00 'x'")
+	p.expect("90 04 0003 00 00", "30 08 0004 'abcd' 00 'x'") // too short for an alias, as the client knows it
 	p.send("a2 0a 0002 00 0005 'abc/+'")
 	p.expect("b0 04 0002 00 00")
 
