@@ -46,7 +46,11 @@ func (b *Broker) fire(batch []*delayedMessage) {
 	now := nowMillis()
 	for i, d := range batch {
 		m := *d.message
-		m.Time = now // it is published now; how long it is retained counts from here
+		m.Time = now                     // it is published now; how long it is retained counts from here
+		if b.cfg.Retained.tooLarge(&m) { // the limit is a lower one than when it was accepted
+			b.noteLimit(limitPayload)
+			m.Retain = false
+		}
 		r.shots[i] = &shot{delayed: d, message: &m, expired: m.Expired(now)}
 	}
 	r.run(r.record)

@@ -182,7 +182,7 @@ func (h *handover) retain() Reason {
 	c := &b.cfg.Retained
 	kept := c.keepable(m)
 	var refused retainedLimit
-	if c.MaxPayload > 0 && len(m.Payload) > c.MaxPayload {
+	if c.tooLarge(m) {
 		refused = limitPayload
 	} else {
 		h.replaced, refused = b.retained.put(kept, c.limits())

@@ -85,7 +85,7 @@ func (b *Broker) mayRetain(m *Message) Reason {
 	c := &b.cfg.Retained
 	l := limitNone
 	switch more := int64(m.size()); {
-	case c.MaxPayload > 0 && len(m.Payload) > c.MaxPayload:
+	case c.tooLarge(m):
 		l = limitPayload
 	case b.retained.count.Load() < int64(c.MaxCount) && b.retained.bytes.Load()+more <= c.MaxBytes:
 	default:
@@ -120,6 +120,12 @@ func (r *retained) room(m *Message, limits retainedLimits) retainedLimit {
 		return limitBytes
 	}
 	return limitNone
+}
+
+// tooLarge reports whether the payload of a message is one that is never
+// retained.
+func (c *RetainedConfig) tooLarge(m *Message) bool {
+	return m.Retain && c.MaxPayload > 0 && len(m.Payload) > c.MaxPayload
 }
 
 // keepable is the message as it is retained: with the expiry that the limits

@@ -247,3 +247,35 @@ func TestRetainedTreeKeepsToItsLimits(t *testing.T) {
 	require.Equal(t, limitCount, got)
 	require.EqualValues(t, 2, r.count.Load())
 }
+
+// A delayed message is not held up for ever by a limit that no waiting helps
+// against, and comes when there is room otherwise.
+func TestLimitsOfDelayedMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newMemStore()
+		b := newBroker(t, store, limitRetained(RetainedConfig{MaxPayload: 10}))
+		pub := connect(t, b, "pub")
+		require.Equal(t, PacketTooLarge, pub.retain("$delayed/5/a", "12345678901", 1))
+		require.Equal(t, Success, pub.retain("$delayed/5/a", "1234567890", 1))
+		require.NoError(t, b.Close())
+
+		b = newBroker(t, store, limitRetained(RetainedConfig{MaxPayload: 5, MaxCount: 1}))
+		defer b.Close()
+		pub = connect(t, b, "pub")
+		sub := connect(t, b, "sub")
+		sub.subscribe("#", 1)
+		later(10 * time.Second)
+		require.Equal(t, []string{"1234567890"}, sub.payloads())
+		require.Zero(t, b.Stats().Retained)
+		require.Zero(t, store.waiting())
+
+		require.Equal(t, Success, pub.retain("$delayed/5/b", "later", 1))
+		require.Equal(t, Success, pub.retain("c", "now", 1))
+		later(10 * time.Second)
+		require.Equal(t, []string{"now"}, sub.payloads(), "there is no room for the other")
+		require.Equal(t, 1, b.Stats().Delayed.Waiting)
+		require.True(t, pub.retain("c", "", 1).OK())
+		later(time.Minute)
+		require.Equal(t, []string{"", "later"}, sub.payloads())
+	})
+}

@@ -45,6 +45,7 @@ func (n *counts) gauges() []gauge {
 		{"subscriptions/shared", int64(n.Shared)},
 		{"suboptions", int64(n.Subscriptions)},
 		{"retained", n.Retained},
+		{"delayed", int64(n.Delayed.Waiting)},
 	}
 }
 
