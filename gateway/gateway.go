@@ -113,6 +113,7 @@ func (g *Gateway) openBroker() (err error) {
 			MaxCount: r.MaxCount, MaxBytes: int64(r.MaxBytes), MaxPayload: int(r.MaxPayload),
 			DefaultExpiry: time.Duration(r.DefaultExpiry), MaxExpiry: time.Duration(r.MaxExpiry),
 		},
+		Delayed: delayedConfig(&g.cfg.Broker.Delayed),
 	}
 	for i := range g.cfg.Broker.AutoSubscribe {
 		cfg.AutoSubscribe = append(cfg.AutoSubscribe, g.cfg.Broker.AutoSubscribe[i].Subscription())

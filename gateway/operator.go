@@ -15,6 +15,7 @@ func (g *Gateway) adminDeps() admin.Deps {
 		Status: g.status, Ready: g.ready, Bridges: g.bridgeList, Peek: g.peek, Sessions: g.sessions,
 		Kick:   func(id string) bool { return g.broker.Kick(id, broker.Administrative) },
 		Alarms: g.alarms, PauseBridge: g.pauseBridge,
+		Delayed: g.delayed, DeleteDelayed: g.deleteDelayed,
 	}
 }
 
@@ -45,7 +46,7 @@ func (g *Gateway) status(context.Context) admin.Status {
 	s := g.broker.Stats()
 	st := admin.Status{
 		Version: Version, Node: g.node, StartedAt: g.startedAt, UptimeSeconds: int64(time.Since(g.startedAt).Seconds()),
-		Connections: s.Connected, Sessions: s.Sessions, Subscriptions: s.Subscriptions, Retained: int(s.Retained),
+		Connections: s.Connected, Sessions: s.Sessions, Subscriptions: s.Subscriptions, Retained: int(s.Retained), Delayed: s.Delayed.Waiting,
 		Listeners: g.listenerStatus(&s),
 		Messages:  admin.MessageCounts{Dropped: s.Dropped},
 		Store:     admin.StoreStatus{Type: string(g.cfg.Store.Type), Writable: !g.watch.storeFailing.Load()},

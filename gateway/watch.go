@@ -68,6 +68,7 @@ func (w *watch) look(now time.Time) {
 	w.set("store_failing", failing, fmt.Sprintf("%d batches could not be written since the start; their publishers were told", st.Failed))
 	bs := g.broker.Stats()
 	w.limits(&bs, now)
+	w.delayed(&bs.Delayed, now)
 	for reason, n := range bs.Dropped {
 		name := "session_messages_dropped:" + reason
 		// Publishers ask for the one, and clients that keep no session for the other.
@@ -91,6 +92,14 @@ func (w *watch) limits(s *broker.Stats, now time.Time) {
 	most := w.gateway.cfg.Broker.Session.MaxKept
 	w.set("sessions_full", recent || s.Kept >= most,
 		fmt.Sprintf("%d of %d sessions are kept; clients that ask for a new one are refused, %d were since the start", s.Kept, most, s.RefusedKept))
+}
+
+// delayed watches what cannot be published later, or not when its time comes.
+func (w *watch) delayed(s *broker.DelayedStats, now time.Time) {
+	c := &w.gateway.cfg.Broker.Delayed
+	w.set("delayed_full", w.grew("delayed_refused", s.Refused, now, refusedShown),
+		fmt.Sprintf("%d of %d messages, %d of %d bytes wait to be published later; %d were refused since the start", s.Waiting, c.MaxMessages, s.WaitingBytes, c.MaxBytes, s.Refused))
+	w.set("delayed_held", s.Held > 0, fmt.Sprintf("%d delayed messages could not be published at their time and are tried again; see gantry delayed ls", s.Held))
 }
 
 func (w *watch) bridge(p *bridgePart, now time.Time) {

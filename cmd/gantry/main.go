@@ -20,15 +20,16 @@ import (
 type commands struct {
 	Help helpFlag `help:"Show help."` // without -h: that is the host, as in other MQTT tools
 
-	Run     runCmd     `cmd:"" help:"Run the gateway until SIGTERM or SIGINT."`
-	Check   checkCmd   `cmd:"" help:"Check a configuration file and show every problem with its line."`
-	Pub     pubCmd     `cmd:"" help:"Publish messages to an MQTT server."`
-	Sub     subCmd     `cmd:"" help:"Subscribe at an MQTT server and print what arrives."`
-	Status  statusCmd  `cmd:"" help:"Show the state of a running gateway."`
-	Bridges bridgesCmd `cmd:"" help:"Show the bridges of a running gateway."`
-	Bridge  bridgeCmds `cmd:"" help:"Pause or resume a bridge of a running gateway."`
-	Queue   queueCmds  `cmd:"" help:"Look into the queues of the bridges, also while no gateway runs."`
-	Version versionCmd `cmd:"" help:"Show the version of this program."`
+	Run     runCmd      `cmd:"" help:"Run the gateway until SIGTERM or SIGINT."`
+	Check   checkCmd    `cmd:"" help:"Check a configuration file and show every problem with its line."`
+	Pub     pubCmd      `cmd:"" help:"Publish messages to an MQTT server."`
+	Sub     subCmd      `cmd:"" help:"Subscribe at an MQTT server and print what arrives."`
+	Status  statusCmd   `cmd:"" help:"Show the state of a running gateway."`
+	Bridges bridgesCmd  `cmd:"" help:"Show the bridges of a running gateway."`
+	Bridge  bridgeCmds  `cmd:"" help:"Pause or resume a bridge of a running gateway."`
+	Queue   queueCmds   `cmd:"" help:"Look into the queues of the bridges, also while no gateway runs."`
+	Delayed delayedCmds `cmd:"" help:"Show or delete messages that wait to be published later."`
+	Version versionCmd  `cmd:"" help:"Show the version of this program."`
 }
 
 // helpFlag prints the help of the command it stands at.

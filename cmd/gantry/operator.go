@@ -89,6 +89,7 @@ func printStatus(w io.Writer, st *admin.Status) error {
 	}
 	fmt.Fprintf(t, "sessions\t%d with %d subscriptions\n", st.Sessions, st.Subscriptions)
 	fmt.Fprintf(t, "retained\t%d\n", st.Retained)
+	fmt.Fprintf(t, "delayed\t%d\n", st.Delayed)
 	fmt.Fprintf(t, "messages\t%d in, %d out, dropped: %s\n", st.Messages.In, st.Messages.Out, counts(st.Messages.Dropped))
 	fmt.Fprintf(t, "store\t%s, %s\n", st.Store.Type, writable(st.Store))
 	fmt.Fprintf(t, "memory\t%s, %d goroutines\n", size(int64(st.Process.MemoryBytes)), st.Process.Goroutines)

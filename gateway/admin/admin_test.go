@@ -39,6 +39,19 @@ func testDeps() Deps {
 			return nil
 		},
 		Kick: func(id string) bool { return id == "known" },
+		Delayed: func(after uint64, limit int) []Delayed {
+			var list []Delayed
+			for id := after + 1; id <= 2500 && len(list) < limit; id++ {
+				list = append(list, Delayed{ID: id, Topic: "t", Due: time.Unix(1, 0).UTC()})
+			}
+			return list
+		},
+		DeleteDelayed: func(_ context.Context, id uint64) (bool, error) {
+			if id == 666 {
+				return false, errors.New("disk: secret detail")
+			}
+			return id <= 2500, nil
+		},
 		Peek: func(_ context.Context, bridge string, _ int, _ bool) ([]QueuedRecord, error) {
 			if bridge != "cloud" {
 				return nil, ErrUnknownBridge
@@ -467,7 +480,7 @@ func TestOpenAPIMatchesTheCode(t *testing.T) {
 	}
 	require.Equal(t, real, described)
 
-	for _, v := range []any{Problem{}, Readiness{}, Status{}, MessageCounts{}, StoreStatus{}, Alarm{}, Process{}, Bridge{}, Record{}, SessionPage{}, Session{}} {
+	for _, v := range []any{Problem{}, Readiness{}, Status{}, MessageCounts{}, StoreStatus{}, Alarm{}, Process{}, Bridge{}, Record{}, SessionPage{}, Session{}, DelayedPage{}, Delayed{}} {
 		typ := reflect.TypeOf(v)
 		schema, ok := d.Components.Schemas[typ.Name()]
 		require.True(t, ok, typ.Name())

@@ -51,6 +51,11 @@ type Deps struct {
 	Sessions func() []Session
 	// Kick ends the connection of a client; false when it has none.
 	Kick func(clientID string) bool
+	// Delayed returns up to limit messages that wait to be published later, by
+	// id and only those above after.
+	Delayed func(after uint64, limit int) []Delayed
+	// DeleteDelayed deletes one of them for good; false when there is none.
+	DeleteDelayed func(ctx context.Context, id uint64) (bool, error)
 	// Alarms is the registry that the gateway raises alarms in; nil shows none.
 	Alarms *Alarms
 }
@@ -60,7 +65,8 @@ type Deps struct {
 var ErrUnknownBridge = errors.New("no bridge of that name")
 
 func (d *Deps) validate() error {
-	if d.Status == nil || d.Ready == nil || d.Bridges == nil || d.Peek == nil || d.PauseBridge == nil || d.Sessions == nil || d.Kick == nil {
+	if d.Status == nil || d.Ready == nil || d.Bridges == nil || d.Peek == nil || d.PauseBridge == nil || d.Sessions == nil || d.Kick == nil ||
+		d.Delayed == nil || d.DeleteDelayed == nil {
 		return errors.New("admin interface needs every function of Deps")
 	}
 	return nil

@@ -36,6 +36,8 @@ func (s *Server) routes(gatherer prometheus.Gatherer) []route {
 		{http.MethodGet, "/api/v1/bridges/{name}/peek", http.HandlerFunc(s.peek), false},
 		{http.MethodPost, "/api/v1/bridges/{name}/pause", s.pauseBridge(true), false},
 		{http.MethodPost, "/api/v1/bridges/{name}/resume", s.pauseBridge(false), false},
+		{http.MethodGet, "/api/v1/delayed", http.HandlerFunc(s.delayed), false},
+		{http.MethodDelete, "/api/v1/delayed/{id}", http.HandlerFunc(s.deleteDelayed), false},
 		{http.MethodGet, "/api/v1/clients", http.HandlerFunc(s.clients), false},
 		{http.MethodDelete, "/api/v1/clients/{id}", http.HandlerFunc(s.kick), false},
 	}

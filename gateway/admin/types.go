@@ -13,6 +13,7 @@ type Status struct {
 	Sessions      int            `json:"sessions"` // with and without a connection
 	Subscriptions int            `json:"subscriptions"`
 	Retained      int            `json:"retained"`
+	Delayed       int            `json:"delayed"` // messages that wait to be published later
 	Messages      MessageCounts  `json:"messages"`
 	Store         StoreStatus    `json:"store"`
 	Alarms        []Alarm        `json:"alarms"`  // filled by this package

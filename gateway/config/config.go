@@ -103,6 +103,13 @@ type Broker struct {
 	Rewrite        []RewriteRule      `yaml:"rewrite"`        // of topics and filters; of those whose filter matches the last one decides
 	AutoSubscribe  []AutoSubscription `yaml:"auto_subscribe"` // what MQTT clients are subscribed to when they connect
 	Retained       Retained           `yaml:"retained"`
+	Delayed        Delayed            `yaml:"delayed"`
+}
+
+// Delayed limits what waits to be published later, all together.
+type Delayed struct {
+	MaxMessages int   `yaml:"max_messages"` // 0 = nothing can be published later
+	MaxBytes    Bytes `yaml:"max_bytes"`    // payloads, topics and 160 bytes each
 }
 
 // Retained limits what is retained for clients, all together.
@@ -175,6 +182,7 @@ func defaults() *Config {
 				MemoryBytes: 8 * MiB,
 			},
 			Retained: Retained{MaxCount: 100_000, MaxBytes: 64 * MiB},
+			Delayed:  Delayed{MaxMessages: 100_000, MaxBytes: 64 * MiB},
 		},
 		Store: Store{Type: StoreEmbedded},
 		Admin: Admin{Bind: "127.0.0.1:18083", TokenFile: "admin.token"},

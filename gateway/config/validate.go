@@ -183,6 +183,8 @@ func (b *Broker) validate(add check) {
 		add("broker.session.queue_bytes", "%s cannot hold one message of broker.max_packet_size (%s)", s.QueueBytes, b.MaxPacketSize)
 	}
 	b.Retained.validate(add)
+	inRange(add, "broker.delayed.max_messages", b.Delayed.MaxMessages, 0, 10_000_000)
+	inRange(add, "broker.delayed.max_bytes", b.Delayed.MaxBytes, MiB, 64*GiB)
 }
 
 func (r *Retained) validate(add check) {
