@@ -15,8 +15,8 @@ import (
 	"gantry/gateway/admin"
 )
 
-// coapPut sends a confirmable PUT below /ps and returns the code of the answer.
-func coapPut(t *testing.T, g *Gateway, path ...string) byte {
+// coapPublish sends a confirmable PUT below /ps and returns the code of the answer.
+func coapPublish(t *testing.T, g *Gateway, path ...string) byte {
 	t.Helper()
 	conn, err := net.Dial("udp", g.Addrs()["udp"].String())
 	require.NoError(t, err)
@@ -70,10 +70,10 @@ func TestDelayedOverEveryProtocol(t *testing.T) {
 	c := testConfig(t)
 	g, stop := start(t, c)
 	require.Equal(t, http.StatusOK, post(t, g, "$delayed/2/plant/http", "h"))
-	require.Equal(t, byte(2<<5|4), coapPut(t, g, "$delayed", "2", "plant", "coap"))
+	require.Equal(t, byte(2<<5|4), coapPublish(t, g, "$delayed", "2", "plant", "coap"))
 	require.Equal(t, byte(0), mqttPublish(t, g, "$delayed/2/plant/mqtt"))
 	require.Equal(t, http.StatusBadRequest, post(t, g, "$delayed/soon/plant/http", "h"))
-	require.Equal(t, byte(4<<5), coapPut(t, g, "$delayed", "soon", "plant"))
+	require.Equal(t, byte(4<<5), coapPublish(t, g, "$delayed", "soon", "plant"))
 	require.Equal(t, byte(0x90), mqttPublish(t, g, "$delayed/soon/plant"))
 	require.Equal(t, http.StatusOK, post(t, g, "$delayed/3000/plant/late", "h"))
 
