@@ -19,12 +19,24 @@ type UserProperty struct{ Key, Value string }
 
 // Properties are the parts of a message that only some protocols can express.
 type Properties struct {
-	PayloadFormat   PayloadFormat
+	PayloadFormat PayloadFormat
+	// EmptyContentType and EmptyResponseTopic say that the text below is there
+	// although it has no characters: like any other it is forwarded unaltered
+	// [MQTT-3.3.2-15, MQTT-3.3.2-20].
+	EmptyContentType   bool
+	EmptyResponseTopic bool
+
 	ContentType     string
 	ResponseTopic   string
 	CorrelationData []byte
 	User            []UserProperty
 }
+
+// HasContentType reports whether there is a content type, be it empty.
+func (p *Properties) HasContentType() bool { return p.ContentType != "" || p.EmptyContentType }
+
+// HasResponseTopic reports whether there is a response topic, be it empty.
+func (p *Properties) HasResponseTopic() bool { return p.ResponseTopic != "" || p.EmptyResponseTopic }
 
 // Message is one application message. It is immutable from the moment it is
 // given to Publish: all receivers, queues and hooks share the same value and

@@ -9,21 +9,29 @@ import (
 // Stored form of a Message, one for every store, queue and bridge. u is an unsigned varint, s and b are a u length and that many
 // bytes, b? is a u length plus one where 0 means absent:
 //
-//	| version 1 | flags 1 | payload length u | time (zigzag) u | expires (zigzag) u, if flagged |
+//	| version 1 or 2 | flags 1 | payload length u | time (zigzag) u | expires (zigzag) u, if flagged |
 //	| topic s | client id s | username s | protocol s |
-//	| properties, if flagged: format 1 | content type s | response topic s | correlation b? | n u | n × (key s, value s) |
+//	| properties, if flagged: format and marks 1 | content type s | response topic s | correlation b? | n u | n × (key s, value s) |
 //	| payload, up to the end |
 //
 // The payload's length comes early, so that all strings are cut from one copy of what lies before the payload. A reader accepts only
 // a record that is complete and has nothing behind it.
+//
+// Marks say of an empty content type or response topic that it is there; they are what version 2 has beyond version 1. A record says
+// the lowest version that can express the message, so that an older program reads what it understands.
 const (
-	recordVersion = 1
+	recordPlain  = 1
+	recordMarked = 2
 
 	recordQoS        = 0x03 // bits of the flags byte
 	recordRetain     = 0x04
 	recordProperties = 0x08
 	recordExpires    = 0x10
 	recordKnownFlags = recordQoS | recordRetain | recordProperties | recordExpires
+
+	recordFormat             = 0x03 // bits of the format byte
+	recordEmptyContentType   = 0x04
+	recordEmptyResponseTopic = 0x08
 )
 
 var errRecordShort = errors.New("message record: ends too early")
@@ -40,7 +48,11 @@ func AppendMessage(dst []byte, m *Message) []byte {
 	if m.Expires != 0 {
 		flags |= recordExpires
 	}
-	dst = append(dst, recordVersion, flags)
+	version := byte(recordPlain)
+	if p := m.Properties; p != nil && p.marks() != 0 {
+		version = recordMarked
+	}
+	dst = append(dst, version, flags)
 	dst = binary.AppendUvarint(dst, uint64(len(m.Payload)))
 	dst = binary.AppendVarint(dst, m.Time)
 	if m.Expires != 0 {
@@ -57,7 +69,7 @@ func AppendMessage(dst []byte, m *Message) []byte {
 }
 
 func appendRecordProperties(dst []byte, p *Properties) []byte {
-	dst = append(dst, byte(p.PayloadFormat))
+	dst = append(dst, byte(p.PayloadFormat)|p.marks())
 	dst = appendRecordString(dst, p.ContentType)
 	dst = appendRecordString(dst, p.ResponseTopic)
 	if p.CorrelationData == nil {
@@ -74,6 +86,17 @@ func appendRecordProperties(dst []byte, p *Properties) []byte {
 	return dst
 }
 
+// marks are the bits of what is there and empty.
+func (p *Properties) marks() (b byte) {
+	if p.ContentType == "" && p.EmptyContentType {
+		b |= recordEmptyContentType
+	}
+	if p.ResponseTopic == "" && p.EmptyResponseTopic {
+		b |= recordEmptyResponseTopic
+	}
+	return b
+}
+
 func appendRecordString(dst []byte, s string) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(s)))
 	return append(dst, s...)
@@ -85,7 +108,7 @@ func ParseMessage(b []byte) (*Message, error) {
 	if len(b) < 2 {
 		return nil, errRecordShort
 	}
-	if b[0] != recordVersion {
+	if b[0] != recordPlain && b[0] != recordMarked {
 		return nil, fmt.Errorf("message record: unknown version %d", b[0])
 	}
 	flags := b[1]
@@ -104,7 +127,7 @@ func ParseMessage(b []byte) (*Message, error) {
 	}
 	m.Topic, m.ClientID, m.Username, m.Protocol = r.str(), r.str(), r.str(), r.str()
 	if flags&recordProperties != 0 {
-		m.Properties = r.properties()
+		m.Properties = r.properties(b[0])
 	}
 	if r.err != nil {
 		return nil, r.err
@@ -169,16 +192,21 @@ func (r *recordReader) str() string {
 	return r.s[from:to]
 }
 
-func (r *recordReader) properties() *Properties {
+func (r *recordReader) properties(version byte) *Properties {
 	from, to := r.span(1)
 	if to == from {
 		return nil
 	}
-	p := &Properties{PayloadFormat: PayloadFormat(r.b[from])}
-	if p.PayloadFormat > FormatUTF8 {
-		r.fail(fmt.Errorf("message record: unknown payload format %d", p.PayloadFormat))
+	b := r.b[from]
+	marks := b &^ recordFormat
+	p := &Properties{
+		PayloadFormat: PayloadFormat(b & recordFormat), EmptyContentType: marks&recordEmptyContentType != 0,
+		EmptyResponseTopic: marks&recordEmptyResponseTopic != 0,
 	}
 	p.ContentType, p.ResponseTopic = r.str(), r.str()
+	if p.PayloadFormat > FormatUTF8 || marks != p.marks() || marks != 0 && version == recordPlain {
+		r.fail(fmt.Errorf("message record: unknown payload format %#x", b))
+	}
 	if n := r.uvarint(); n > 0 {
 		from, to := r.span(n - 1)
 		p.CorrelationData = append(make([]byte, 0, to-from), r.b[from:to]...)

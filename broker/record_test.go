@@ -22,11 +22,13 @@ func recordExamples() map[string]*Message {
 				User: []UserProperty{{"k", "v"}, {"k", "w"}, {"", ""}},
 			},
 		},
-		"empty properties":   {Topic: "t", Properties: &Properties{}},
-		"empty correlation":  {Topic: "t", Properties: &Properties{CorrelationData: []byte{}}},
-		"negative times":     {Topic: "t", Time: math.MinInt64, Expires: -1},
-		"payload of 70 KiB":  {Topic: strings.Repeat("x", 65535), Payload: bytes.Repeat([]byte("y"), 70<<10)},
-		"topic is not UTF-8": {Topic: "\xff\x00", Payload: []byte("p")},
+		"empty properties":     {Topic: "t", Properties: &Properties{}},
+		"empty content type":   {Topic: "t", Properties: &Properties{PayloadFormat: FormatUTF8, EmptyContentType: true, ResponseTopic: "r"}},
+		"empty response topic": {Topic: "t", Properties: &Properties{EmptyResponseTopic: true}},
+		"empty correlation":    {Topic: "t", Properties: &Properties{CorrelationData: []byte{}}},
+		"negative times":       {Topic: "t", Time: math.MinInt64, Expires: -1},
+		"payload of 70 KiB":    {Topic: strings.Repeat("x", 65535), Payload: bytes.Repeat([]byte("y"), 70<<10)},
+		"topic is not UTF-8":   {Topic: "\xff\x00", Payload: []byte("p")},
 	}
 }
 
@@ -64,6 +66,27 @@ func TestRecordVersion1IsFixed(t *testing.T) {
 	require.Equal(t, b, AppendMessage(nil, want))
 }
 
+// Version 2 is for what version 1 cannot say, and for nothing else.
+func TestRecordVersion2IsFixed(t *testing.T) {
+	b := []byte("\x02\x08\x01\x0a\x01t\x00\x00\x04mqtt\x0e\x00\x00\x00\x00x")
+	want := &Message{
+		Topic: "t", Payload: []byte("x"), Protocol: "mqtt", Time: 5,
+		Properties: &Properties{PayloadFormat: FormatUTF8, EmptyContentType: true, EmptyResponseTopic: true},
+	}
+	got, err := ParseMessage(b)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	require.Equal(t, b, AppendMessage(nil, want))
+
+	b[0] = 1 // in version 1 these bits had no meaning
+	_, err = ParseMessage(b)
+	require.Error(t, err)
+	for name, m := range recordExamples() {
+		marked := m.Properties != nil && (m.Properties.EmptyContentType || m.Properties.EmptyResponseTopic)
+		require.Equal(t, marked, AppendMessage(nil, m)[0] == 2, name)
+	}
+}
+
 func TestRecordTruncatedOrExtendedIsRefused(t *testing.T) {
 	for name, m := range recordExamples() {
 		b := AppendMessage(nil, m)
@@ -80,12 +103,14 @@ func TestRecordTruncatedOrExtendedIsRefused(t *testing.T) {
 func TestRecordRefusesWhatItDoesNotKnow(t *testing.T) {
 	good := AppendMessage(nil, recordExamples()["all"])
 	for name, change := range map[string]func(b []byte){
-		"version":        func(b []byte) { b[0] = 2 },
-		"flag":           func(b []byte) { b[1] |= 0x80 },
-		"QoS 3":          func(b []byte) { b[1] |= 3 },
-		"payload length": func(b []byte) { b[2] = 200 },
-		"payload format": func(b []byte) { b[bytes.Index(b, []byte("\x10application"))-1] = 3 },
-		"user count":     func(b []byte) { b[bytes.Index(b, []byte("\x03\x01k"))] = 100 },
+		"version":                          func(b []byte) { b[0] = 3 },
+		"flag":                             func(b []byte) { b[1] |= 0x80 },
+		"QoS 3":                            func(b []byte) { b[1] |= 3 },
+		"payload length":                   func(b []byte) { b[2] = 200 },
+		"payload format":                   func(b []byte) { b[bytes.Index(b, []byte("\x10application"))-1] = 3 },
+		"mark of a text that is not empty": func(b []byte) { b[0] = 2; b[bytes.Index(b, []byte("\x10application"))-1] |= 4 },
+		"unknown mark":                     func(b []byte) { b[0] = 2; b[bytes.Index(b, []byte("\x10application"))-1] |= 0x10 },
+		"user count":                       func(b []byte) { b[bytes.Index(b, []byte("\x03\x01k"))] = 100 },
 	} {
 		b := bytes.Clone(good)
 		change(b)

@@ -116,6 +116,9 @@ func correlationData(c *C) {
 func contentType(c *C) {
 	m := c.passThrough(propString(pContentType, "text/plain; charset=é"))
 	c.require(m.props.text(pContentType) == "text/plain; charset=é", "the content type arrives as %q", m.props.text(pContentType))
+	m = c.passThrough(propString(pContentType, ""))
+	c.require(m.props.has(pContentType) && m.props.text(pContentType) == "", "an empty content type is not passed on")
+	c.require(!c.passThrough().props.has(pContentType), "a content type is added")
 }
 
 func userProperties(c *C) {

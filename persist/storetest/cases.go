@@ -24,7 +24,7 @@ func testSessionRecord(t *testing.T, open Open) {
 	b := newBox(t, open)
 	b.commit(put("a"))
 	will := message("will/topic", "gone")
-	will.Properties = &broker.Properties{ContentType: "text/plain", User: []broker.UserProperty{{Key: "k", Value: "v"}}}
+	will.Properties = &broker.Properties{ContentType: "text/plain", EmptyResponseTopic: true, User: []broker.UserProperty{{Key: "k", Value: "v"}}}
 	b.commit(broker.Op{Kind: broker.OpPutSession, ClientID: "b", Session: &broker.SessionRecord{
 		ClientID: "b", Username: "user", Protocol: "coap", Expiry: math.MaxInt64, DetachedAt: 1_790_000_000_123, NextSeq: 77, Mount: "site/b/",
 		Will: &broker.Will{Message: will, Delay: 90 * time.Second},

@@ -207,6 +207,7 @@ func (f *form) property(r *reader, name string) (err error) {
 		p.CorrelationData = []byte(s)
 	case "content_type":
 		if p.ContentType, err = r.str(name); err == nil {
+			p.EmptyContentType = p.ContentType == ""
 			err = checkText(name, p.ContentType)
 		}
 	case "user_properties":

@@ -44,6 +44,12 @@ func TestFormDefaultsAndNulls(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []byte{0, 255}, it.message.Payload)
 	require.Equal(t, broker.FormatBytes, it.message.Properties.PayloadFormat)
+	it, err = parsePublish([]byte(formWith(`"properties":{"content_type":""}`)), testTime)
+	require.NoError(t, err)
+	require.Equal(t, &broker.Properties{EmptyContentType: true}, it.message.Properties)
+	it, err = parsePublish([]byte(formWith(`"properties":{"content_type":null,"payload_format_indicator":1}`)), testTime)
+	require.NoError(t, err)
+	require.False(t, it.message.Properties.HasContentType(), "null is absent")
 }
 
 // form returns a form in which one member has another value.

@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -342,4 +343,25 @@ func TestBackPressureEndsWithTheConnection(t *testing.T) {
 	require.True(t, r.broker.Kick("p", broker.Administrative))
 	p.expect("e0 01 98")
 	p.expectClosed()
+}
+
+// What is there and empty is forwarded too [MQTT-3.3.2-15, MQTT-3.3.2-20], also
+// from the retained value.
+func TestEmptyContentTypeAndResponseTopicAreForwarded(t *testing.T) {
+	r := newRig(t, Config{})
+	sub := r.connect(wire.V5, "sub", 2)
+	sub.send("82 07 0001 00 0001 't' 00")
+	sub.expect("90 04 0001 00 00")
+	p := r.connect(wire.V5, "p", 2)
+	for _, props := range []string{"03 03 0000", "03 08 0000", "06 03 0000 08 0000", "07 03 0000 08 0001 'r'", "00"} {
+		body := "0001 't' " + props + " 'x'"
+		size := hex.EncodeToString([]byte{byte(len(raw(t, body)))})
+		p.send("31 " + size + body)
+		sub.expect("30 " + size + body)
+		if props != "00" {
+			late := r.connect(wire.V5, "late", 2)
+			late.send("82 07 0001 00 0001 't' 00")
+			late.expect("90 04 0001 00 00", "31 "+size+body)
+		}
+	}
 }

@@ -119,7 +119,7 @@ var goodPackets = []packetCase{
 		"PUBLISH v5 with all properties", V5,
 		"30 28 0001 't' 22 01 00 02 00000000 03 0000 08 0001 'r' 09 0000 23 0007 26 0001 'k' 0001 'v' 26 0001 'k' 0001 'w' 'hi'",
 		Publish{Topic: []byte("t"), Payload: []byte("hi"), Alias: 7, HasExpiry: true, Properties: &broker.Properties{
-			PayloadFormat: broker.FormatBytes, ResponseTopic: "r", CorrelationData: []byte{},
+			PayloadFormat: broker.FormatBytes, EmptyContentType: true, ResponseTopic: "r", CorrelationData: []byte{},
 			User: []broker.UserProperty{{Key: "k", Value: "v"}, {Key: "k", Value: "w"}},
 		}},
 		0,

@@ -193,13 +193,13 @@ func (r *propReader) message(p *property, dst **broker.Properties) {
 		}
 		m.PayloadFormat = broker.FormatBytes + broker.PayloadFormat(p.n)
 	case propContentType:
-		m.ContentType = string(p.b)
+		m.ContentType, m.EmptyContentType = string(p.b), len(p.b) == 0
 	case propResponseTopic:
 		if err := checkTopicName(p.b); err != nil {
 			r.fail(err)
 			return
 		}
-		m.ResponseTopic = string(p.b)
+		m.ResponseTopic, m.EmptyResponseTopic = string(p.b), len(p.b) == 0
 	case propCorrelationData:
 		m.CorrelationData = bytes.Clone(p.b)
 	case propUser:
@@ -220,10 +220,10 @@ func messagePropsSize(m *broker.Properties) (n int, ok bool) {
 	if m.PayloadFormat != broker.FormatAbsent {
 		n += 2
 	}
-	if m.ContentType != "" {
+	if m.HasContentType() {
 		n += 1 + text(len(m.ContentType))
 	}
-	if m.ResponseTopic != "" {
+	if m.HasResponseTopic() {
 		n += 1 + text(len(m.ResponseTopic))
 	}
 	if m.CorrelationData != nil {
@@ -239,10 +239,10 @@ func appendMessageProps(dst []byte, m *broker.Properties) []byte {
 	if m.PayloadFormat != broker.FormatAbsent {
 		dst = append(dst, propPayloadFormat, byte(m.PayloadFormat-broker.FormatBytes))
 	}
-	if m.ContentType != "" {
+	if m.HasContentType() {
 		dst = appendString(append(dst, propContentType), m.ContentType)
 	}
-	if m.ResponseTopic != "" {
+	if m.HasResponseTopic() {
 		dst = appendString(append(dst, propResponseTopic), m.ResponseTopic)
 	}
 	if m.CorrelationData != nil {

@@ -92,6 +92,9 @@ func TestAppendPublish(t *testing.T) {
 		{"properties are not for 3.1.1", Outgoing{Message: rich, Version: V311}, "30 04 0001 't' 'x'"},
 		{"all properties, users in order", Outgoing{Message: rich, Version: V5, Now: 7_001, Alias: 2, SubscriptionIDs: []uint32{1, 200}}, "30 2e 0001 't' 29 " +
 			"01 01 03 0001 'c' 08 0001 'r' 09 0001 09 26 0001 'b' 0001 '1' 26 0001 'a' 0001 '2' 02 00000003 23 0002 0b 01 0b c801 'x'"},
+		{"texts that are there and empty", Outgoing{Message: &broker.Message{Topic: "t", Properties: &broker.Properties{
+			EmptyContentType: true, EmptyResponseTopic: true,
+		}}, Version: V5}, "30 0a 0001 't' 06 03 0000 08 0000"},
 		{"known alias", Outgoing{Message: m, Version: V5, Alias: 1, OmitTopic: true}, "30 08 0000 03 23 0001 'hi'"},
 		{"late message has expiry 0", Outgoing{Message: &broker.Message{Topic: "t", Expires: 5}, Version: V5, Now: 99}, "30 09 0001 't' 05 02 00000000"},
 	} {
