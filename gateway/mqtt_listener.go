@@ -39,7 +39,7 @@ func (g *Gateway) openMQTT(c *config.MQTT) (*mqtt.Server, error) {
 		ReceiveMaximum: uint16(c.ReceiveMaximum), ConnectTimeout: time.Duration(c.ConnectTimeout), WriteTimeout: time.Duration(c.WriteTimeout),
 	}
 	if c.Transport == config.MQTTOverQUIC {
-		cfg.MaxKeepAlive = quic.MaxKeepAlive
+		cfg.MaxKeepAlive, cfg.NoTopicAliases = quic.MaxKeepAlive, c.MultiStream
 	}
 	s, err := mqtt.NewOn(top, cfg, g.broker, g.log, g.reg)
 	if err != nil {
@@ -76,6 +76,7 @@ func (g *Gateway) listenQUIC(c *config.MQTT) (net.Listener, error) {
 	return quic.New(quic.Config{
 		Name: c.Name, Bind: string(c.Bind), TLS: source.TLS(), Identity: secure.Identity(c.TLS.Identity),
 		KeyFile: filepath.Join(g.cfg.DataDir, quicKeyFile), MaxConnections: c.MaxConnections,
+		MultiStream: c.MultiStream, MaxPacketSize: int(g.cfg.Broker.MaxPacketSize),
 	}, g.log, g.reg)
 }
 

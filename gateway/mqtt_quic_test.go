@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"crypto/tls"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -80,4 +81,29 @@ func TestQUICReplacedCertificate(t *testing.T) {
 	info, err := os.Stat(filepath.Join(c.DataDir, quicKeyFile))
 	require.NoError(t, err)
 	require.EqualValues(t, 0o600, info.Mode().Perm())
+}
+
+// A second stream is what multi_stream says.
+func TestQUICMultiStream(t *testing.T) {
+	for _, multi := range []bool{false, true} {
+		c, _ := withListener(t, func(l *config.MQTT) {
+			l.Transport, l.TLS, l.MultiStream = config.MQTTOverQUIC, serverTLS(pki.New(t).Issue("server", nil)), multi
+		})
+		c.Auth.Anonymous = config.AnonymousLoopback
+		g, stop := start(t, c)
+		nc := dialQUIC(t, g, nil)
+		require.EqualValues(t, accepted, connectTo(t, nc, "a"))
+		s, err := nc.QUIC.OpenStream()
+		require.Equal(t, multi, err == nil, "%v", err)
+		if multi {
+			require.NoError(t, s.SetDeadline(time.Now().Add(patience)))
+			_, err = s.Write([]byte("\x82\x06\x00\x01\x00\x01a\x00"))
+			require.NoError(t, err)
+			suback := make([]byte, 5)
+			_, err = io.ReadFull(s, suback)
+			require.NoError(t, err)
+			require.Equal(t, "\x90\x03\x00\x01\x00", string(suback))
+		}
+		stop()
+	}
 }

@@ -40,6 +40,7 @@ type MQTT struct {
 	Path           string         `yaml:"path"`            // of WebSockets; empty = /mqtt, see [MQTT.WebSocketPath]
 	Origins        []string       `yaml:"origins"`         // origins whose pages may open a WebSocket, beside the listener's own address
 	TLS            *ServerTLS     `yaml:"tls"`             // nil = no TLS, which QUIC cannot do without
+	MultiStream    bool           `yaml:"multi_stream"`    // of QUIC: clients may open data streams beside the first one
 	ProxyProtocol  *ProxyProtocol `yaml:"proxy_protocol"`  // nil = clients connect themselves
 	MaxConnections int            `yaml:"max_connections"` // more are closed at once
 	ReceiveMaximum int            `yaml:"receive_maximum"` // most QoS 1 and 2 messages of one client that wait for their acknowledgement, 1 to 65535

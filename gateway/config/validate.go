@@ -116,6 +116,9 @@ func (m *MQTT) validate(add check, path string) {
 		m.validateQUIC(add, path)
 		return
 	}
+	if m.MultiStream {
+		add(path+".multi_stream", "has no effect without transport: quic")
+	}
 	if m.ProxyProtocol == nil {
 		return
 	}

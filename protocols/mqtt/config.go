@@ -31,6 +31,9 @@ type Config struct {
 	// are used towards it if it allows them. Default 16: enough for the topics
 	// of one device, at 16 strings per connection that uses them.
 	TopicAliasMax uint16
+	// NoTopicAliases is TopicAliasMax 0: for transports that do not keep the order
+	// of packets.
+	NoTopicAliases bool
 	// MaxKeepAlive, if set, is told to version 5 clients that ask for a longer
 	// or for no keep alive. Default 0: the client decides [MQTT-3.1.2-21].
 	MaxKeepAlive time.Duration
@@ -69,6 +72,9 @@ func (c *Config) setDefaults() {
 	or(&c.MaxPacketSize, 1<<20)
 	or(&c.ReceiveMaximum, 1000)
 	or(&c.TopicAliasMax, 16)
+	if c.NoTopicAliases {
+		c.TopicAliasMax = 0
+	}
 	or(&c.MaxConnections, 10_000)
 	or(&c.MaxHalfOpenPerAddress, 100)
 	or(&c.ConnectTimeout, 10*time.Second)

@@ -24,6 +24,13 @@ type Config struct {
 	// for the owner alone, when it is not there. Empty = such clients wait for
 	// their own timeout.
 	KeyFile string
+	// MultiStream lets clients open up to 15 data streams beside the control
+	// stream. The server on the listener must not use topic aliases then.
+	MultiStream bool
+	// MaxPacketSize is the largest MQTT packet in bytes, as the server on the
+	// listener has it; used with MultiStream, where each stream may have one such
+	// packet in memory. Default 1 MiB.
+	MaxPacketSize int
 	// MaxConnections caps the connections; further ones are refused before
 	// anything is computed. Default 10,000.
 	MaxConnections int
@@ -65,6 +72,7 @@ const (
 const connectionIDLength = 8
 
 func (c *Config) setDefaults() {
+	or(&c.MaxPacketSize, 1<<20)
 	or(&c.MaxConnections, 10_000)
 	or(&c.MaxHandshakes, 1024)
 	or(&c.MaxHandshakesPerAddress, 100)
@@ -83,7 +91,7 @@ func (c *Config) validate() error {
 	if c.TLS == nil {
 		return errors.New("QUIC needs certificates")
 	}
-	if c.MaxConnections < 0 || c.MaxHandshakes < 0 || c.MaxHandshakesPerAddress < 0 || c.HandshakeTimeout < 0 {
+	if c.MaxConnections < 0 || c.MaxHandshakes < 0 || c.MaxHandshakesPerAddress < 0 || c.MaxPacketSize < 0 || c.HandshakeTimeout < 0 {
 		return errors.New("limits must be positive")
 	}
 	return nil

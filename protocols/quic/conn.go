@@ -22,6 +22,7 @@ type Conn struct {
 	qc   *quic.Conn
 	once sync.Once
 	peer netip.AddrPort // the last address that Moved has told; owned by the reader
+	mux  *mux           // nil: one stream
 
 	mu      sync.Mutex // covers everything below; not held while something waits
 	stream  *quic.Stream
@@ -35,7 +36,11 @@ type Conn struct {
 var _ net.Conn = (*Conn)(nil)
 
 func newConn(l *Listener, qc *quic.Conn) *Conn {
-	return &Conn{l: l, qc: qc, peer: addrPort(qc.RemoteAddr())}
+	c := &Conn{l: l, qc: qc, peer: addrPort(qc.RemoteAddr())}
+	if l.cfg.MultiStream {
+		c.mux = newMux(c)
+	}
+	return c
 }
 
 // LocalAddr is the address of the listener.
@@ -65,14 +70,7 @@ func (c *Conn) Identity() (user string, ok bool) {
 // Read reads from the stream; the first time it waits until the client has
 // opened one.
 func (c *Conn) Read(p []byte) (int, error) {
-	s := c.current()
-	if s == nil {
-		var err error
-		if s, err = c.awaitStream(); err != nil {
-			return 0, err
-		}
-	}
-	n, err := s.Read(p)
+	n, err := c.receive(p)
 	var reset *quic.StreamError
 	if err != nil && (errors.Is(err, io.EOF) || errors.As(err, &reset) && reset.Remote) {
 		c.mu.Lock()
@@ -80,6 +78,20 @@ func (c *Conn) Read(p []byte) (int, error) {
 		c.mu.Unlock()
 	}
 	return n, err
+}
+
+func (c *Conn) receive(p []byte) (int, error) {
+	if c.mux != nil {
+		return c.mux.read(p)
+	}
+	s := c.current()
+	if s == nil {
+		var err error
+		if s, err = c.awaitStream(); err != nil {
+			return 0, err
+		}
+	}
+	return s.Read(p)
 }
 
 func (c *Conn) current() *quic.Stream {
@@ -111,6 +123,14 @@ func (c *Conn) awaitStream() (*quic.Stream, error) {
 	return s, errors.Join(s.SetReadDeadline(c.readBy), s.SetWriteDeadline(c.writeBy))
 }
 
+// setStream takes the control stream of a mux, which has the read deadlines.
+func (c *Conn) setStream(s *quic.Stream) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stream = s
+	_ = s.SetWriteDeadline(c.writeBy) // never fails
+}
+
 // never is longer than any wait.
 const never = 1 << 62
 
@@ -124,8 +144,12 @@ func (c *Conn) armExpiry() {
 }
 
 // Write writes to the stream. It waits while the client does not take what was
-// written before.
+// written before. With several streams p must be whole packets of MQTT, whose
+// identifiers may be changed in it.
 func (c *Conn) Write(p []byte) (int, error) {
+	if c.mux != nil {
+		return c.mux.write(p, nil)
+	}
 	s := c.current()
 	if s == nil {
 		return 0, errNoStream
@@ -133,11 +157,25 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return s.Write(p)
 }
 
+// WriteBuffers writes buffers one behind the other. With several streams they
+// must be whole packets of MQTT together, the second one the end of a message.
+func (c *Conn) WriteBuffers(b net.Buffers) (int64, error) {
+	if c.mux != nil && len(b) == 2 {
+		n, err := c.mux.write(b[0], b[1])
+		return int64(n), err
+	}
+	return b.WriteTo(c)
+}
+
 // SetReadDeadline bounds Read, also one that waits for the stream.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.readBy = t
+	if c.mux != nil {
+		c.mux.readBy.set(t)
+		return nil
+	}
 	if c.stream != nil {
 		return c.stream.SetReadDeadline(t)
 	}
@@ -152,6 +190,9 @@ func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writeBy = t
+	if c.mux != nil {
+		c.mux.writeBy.set(t)
+	}
 	if c.stream != nil {
 		return c.stream.SetWriteDeadline(t)
 	}
@@ -198,11 +239,11 @@ func (c *Conn) Close() error {
 // linger drops what the client still sends until it closes.
 func (c *Conn) linger() {
 	defer c.end()
-	_ = c.stream.SetReadDeadline(time.Now().Add(lingerTimeout))
-	stop := context.AfterFunc(c.l.ctx, func() { _ = c.stream.SetReadDeadline(time.Now()) })
+	_ = c.SetReadDeadline(time.Now().Add(lingerTimeout))
+	stop := context.AfterFunc(c.l.ctx, func() { _ = c.SetReadDeadline(time.Now()) })
 	defer stop()
 	for buf := make([]byte, 4096); ; {
-		if _, err := c.stream.Read(buf); err != nil {
+		if _, err := c.Read(buf); err != nil {
 			return
 		}
 	}
@@ -217,5 +258,8 @@ func (c *Conn) end() {
 	}
 	c.mu.Unlock()
 	_ = c.qc.CloseWithError(code, text)
+	if c.mux != nil {
+		c.mux.close()
+	}
 	c.l.release()
 }

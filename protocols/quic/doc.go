@@ -10,6 +10,24 @@
 // and go on. After a restart the clients of the old process are told at once
 // that their connections are gone, by a key that is kept on disk.
 //
+// With MultiStream a client may open data streams beside that control stream, for
+// PUBLISH, SUBSCRIBE, UNSUBSCRIBE and their acknowledgements. Each has its own
+// order and its own packet identifiers; answers come back on the stream of the
+// request, messages on that of their SUBSCRIBE. What the standard leaves to us:
+//
+//   - Data streams are served after CONNACK, up to 15 at a time.
+//   - A packet that a data stream cannot carry, or that is malformed, resets the
+//     stream with the reason code of MQTT. The session and the others live.
+//   - A data stream that is reset, or whose answers the client refuses, loses its
+//     subscriptions. Deliveries that it has not acknowledged come again when the
+//     client resumes its session, and may be acknowledged on any other stream.
+//   - A data stream that the client ends in order gets the answers that it waits
+//     for, and ends. Its subscriptions go on, on the control stream.
+//   - The same filter on two streams is one subscription, of the later one.
+//   - A client that does not read a data stream loses QoS 0 messages for it when
+//     256 KiB wait; with QoS 1 and 2 it is disconnected after the write timeout.
+//   - There are no topic aliases: between streams there is no order.
+//
 // What travels on the stream, and its deadlines, are the business of package
 // mqtt, which owns the connections.
 package quic

@@ -87,12 +87,17 @@ func (l *Listener) bind() error {
 }
 
 func (l *Listener) transportConfig() *quic.Config {
+	streams := int64(1)
+	if l.cfg.MultiStream {
+		streams += dataStreams
+	}
 	return &quic.Config{
 		HandshakeIdleTimeout: l.cfg.HandshakeTimeout, MaxIdleTimeout: IdleTimeout,
 		InitialStreamReceiveWindow: firstStreamWindow, MaxStreamReceiveWindow: maxStreamWindow,
 		InitialConnectionReceiveWindow: firstConnectionWindow, MaxConnectionReceiveWindow: maxConnectionWindow,
-		// One stream, which is never given back: a second one cannot be opened.
-		MaxIncomingStreams: 1, RequireStreamCreditRelease: true, MaxIncomingUniStreams: -1,
+		// The first stream is never given back: without MultiStream a second one
+		// cannot be opened.
+		MaxIncomingStreams: streams, RequireStreamCreditRelease: true, MaxIncomingUniStreams: -1,
 	}
 }
 

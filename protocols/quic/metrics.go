@@ -11,6 +11,9 @@ type metrics struct {
 	handshaking                     prometheus.Gauge
 	retries                         prometheus.Counter
 	moves                           prometheus.Counter
+
+	streams          prometheus.Gauge // data streams
+	aborted, dropped prometheus.Counter
 }
 
 func newMetrics(listener string, reg prometheus.Registerer) (*metrics, error) {
@@ -27,6 +30,10 @@ func newMetrics(listener string, reg prometheus.Registerer) (*metrics, error) {
 	m.all = []prometheus.Collector{handshakes, m.handshaking}
 	m.retries = m.counter("gantry_quic_retries_total", "Packets that were answered with the request to prove the address; a client sends up to two.")
 	m.moves = m.counter("gantry_quic_migrations_total", "Connections whose client went on from another address.")
+	m.streams = prometheus.NewGauge(prometheus.GaugeOpts{Name: "gantry_quic_data_streams", Help: "Open data streams."})
+	m.all = append(m.all, m.streams)
+	m.aborted = m.counter("gantry_quic_data_stream_errors_total", "Data streams ended because the client broke the protocol on them.")
+	m.dropped = m.counter("gantry_quic_dropped_messages_total", "QoS 0 messages for data streams that the client does not read.")
 	return m, m.register()
 }
 

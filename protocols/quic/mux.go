@@ -1,0 +1,148 @@
+package quic
+
+import (
+	"context"
+	"io"
+	"os"
+	"sync"
+
+	"gantry/protocols/mqtt/wire"
+)
+
+// dataStreams is how many streams a client may have beside the control stream.
+const dataStreams = 15
+
+// mux makes one MQTT connection of several streams, for package mqtt, which
+// knows of one.
+//
+// The first stream is the control stream, with everything that one stream can
+// have. The data streams, which are accepted behind CONNACK, carry PUBLISH, its
+// acknowledgements, SUBSCRIBE and UNSUBSCRIBE. Each has packet identifiers of
+// its own for what the client begins: they are replaced by ones that no other
+// stream uses, and the answers go back to the stream with the old ones. What
+// the server begins has the identifiers of the session everywhere. A message
+// goes to the stream whose SUBSCRIBE it matches.
+//
+//	streams --whole packets--> frames --> Read     of package mqtt
+//	streams <------------- write, by packet -- Write
+type mux struct {
+	c       *Conn
+	closing <-chan struct{} // the QUIC connection has ended
+	frames  chan frame      // one at a time: who sends waits until it was read
+	rest    frame           // what Read has not returned yet; owned by the reader
+	readBy  *deadline
+	writeBy *deadline
+	start   sync.Once
+	accept  sync.Once
+	wg      sync.WaitGroup // all goroutines; Conn.end waits for them
+
+	down    chan struct{} // closed when the control stream can no longer be read
+	err     error         // why; set before down is closed
+	version wire.Version  // set by the control stream with CONNECT, before any data stream is there
+
+	mu      sync.Mutex // covers everything below, and what is said so of streams
+	control *stream
+	ids     ids
+	routes  routes
+	release map[uint16]*stream // QoS 2 deliveries on data streams, by identifier: their PUBREL follows them
+}
+
+// frame is one or more whole packets of a stream.
+type frame struct {
+	b    []byte
+	from *stream
+}
+
+func newMux(c *Conn) *mux {
+	m := &mux{
+		c: c, closing: c.qc.Context().Done(), frames: make(chan frame),
+		readBy: newDeadline(), writeBy: newDeadline(), down: make(chan struct{}), release: make(map[uint16]*stream),
+	}
+	m.ids.init()
+	return m
+}
+
+// read is Conn.Read.
+func (m *mux) read(p []byte) (int, error) {
+	m.start.Do(func() { m.wg.Go(m.runControl) })
+	timeout := m.readBy.wait()
+	select {
+	case <-timeout:
+		return 0, os.ErrDeadlineExceeded
+	default:
+	}
+	if len(m.rest.b) == 0 {
+		select {
+		case m.rest = <-m.frames:
+		case <-timeout:
+			return 0, os.ErrDeadlineExceeded
+		case <-m.down:
+			return 0, m.err
+		}
+	}
+	n := copy(p, m.rest.b)
+	if m.rest.b = m.rest.b[n:]; len(m.rest.b) == 0 {
+		m.rest.from.read <- struct{}{}
+		m.rest = frame{}
+	}
+	return n, nil
+}
+
+// deliver hands bytes to Read and waits until they were read. It reports false
+// when the connection has ended. Only the reader of from may call it.
+func (m *mux) deliver(b []byte, from *stream) bool {
+	select {
+	case m.frames <- frame{b, from}:
+	case <-m.closing:
+		return false
+	}
+	select {
+	case <-from.read:
+		return true
+	case <-m.closing:
+		return false
+	}
+}
+
+// close waits for the goroutines. The QUIC connection must have ended.
+func (m *mux) close() {
+	m.wg.Wait()
+	m.readBy.stop()
+	m.writeBy.stop()
+}
+
+// runControl serves the control stream: its end is the end of all.
+func (m *mux) runControl() {
+	s, err := m.c.qc.AcceptStream(m.c.qc.Context())
+	if err == nil {
+		st := newStream(m, s)
+		st.control = true
+		s.SetPriority(0, true) // before the data streams
+		m.mu.Lock()
+		m.control = st
+		m.mu.Unlock()
+		m.c.setStream(s)
+		err = st.receive()
+	}
+	m.err = err
+	if m.err == nil {
+		m.err = io.EOF
+	}
+	close(m.down)
+}
+
+// welcome lets data streams in: the client has its CONNACK.
+func (m *mux) welcome() {
+	m.accept.Do(func() { m.wg.Go(m.acceptStreams) })
+}
+
+func (m *mux) acceptStreams() {
+	for {
+		s, err := m.c.qc.AcceptStream(context.Background()) // ends with the connection
+		if err != nil {
+			return
+		}
+		st := newStream(m, s)
+		m.wg.Go(st.run)
+	}
+}
