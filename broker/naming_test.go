@@ -3,6 +3,7 @@ package broker
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -212,4 +213,30 @@ func TestWillOfAMountedClientSurvivesARestart(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "m/w", state.Sessions[0].Record.Will.Message.Topic)
 	require.Equal(t, "m/", state.Sessions[0].Record.Mount)
+}
+
+// The words of a delay stay in front of the mountpoint and of what rules see.
+func TestDelayedTopicsAreMountedAndRewritten(t *testing.T) {
+	b := rewriting(t, newMemStore(), RewriteRule{Action: RewriteAll, Filter: "m/+/old/#", Regex: "^m/([^/]+)/old/(.*)$", Topic: "m/$1/new/$2"})
+	all := connect(t, b, "all")
+	all.subscribe("m/#", 1)
+	dev := connect(t, b, "dev", mounted(t, "m/${clientid}/"), func(r *ConnectRequest) {
+		r.Will = &Will{Message: &Message{Topic: "$delayed/0/old/w", Payload: []byte("will")}}
+	})
+	require.True(t, dev.publish("$delayed/0/old/t", "now", 1).OK())
+	require.Equal(t, "m/dev/new/t", all.take()[0].Message.Topic)
+	dev.Close(Closing{})
+	require.Equal(t, "m/dev/new/w", all.take()[0].Message.Topic)
+
+	synctest.Test(t, func(t *testing.T) {
+		b := newBroker(t, newMemStore())
+		all := connect(t, b, "all")
+		all.subscribe("#", 1)
+		dev := connect(t, b, "dev", mounted(t, "m/"))
+		require.True(t, dev.publish("$delayed/5/t", "later", 1).OK())
+		require.Empty(t, all.take())
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		require.Equal(t, "m/t", all.take()[0].Message.Topic)
+	})
 }
