@@ -81,8 +81,9 @@ func (s *sessionState) keep(e entry) bool {
 		s.mu.Unlock()
 		return false
 	}
-	if e.qos > 0 {
-		e.seq = s.reserve()
+	if e.qos > 0 { // nobody has to wait for it: it is queued at once
+		e.seq = s.nextSeq
+		s.nextSeq++
 	}
 	s.enqueue(e, false)
 	s.trim()

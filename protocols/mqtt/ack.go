@@ -122,16 +122,18 @@ func (q *ackQueue) pop() {
 // or the client does not take its answers; nil means that the connection ends.
 func (c *conn) expect(kind wire.Type, id uint16) *ack {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for c.acks.len() >= c.srv.maxAcks && !c.ending {
 		c.cond.Wait()
+		c.arrived = 0
 	}
 	if c.ending {
+		c.mu.Unlock()
 		return nil
 	}
 	a := c.newAck()
 	a.kind, a.id, a.ready = kind, id, false
 	c.acks.push(a)
+	c.mu.Unlock() // not deferred: it runs once per message
 	return a
 }
 

@@ -46,12 +46,13 @@ type conn struct {
 	auth      *authentication
 	onDenied  func(broker.Reason) // outcome of a QoS 0 publish, nil when it does not matter
 
-	in       inBuffer // owned by the reader, as are the next six
+	in       inBuffer // owned by the reader, as are the next seven
 	seen     time.Time
 	halfOpen bool // CONNECT is not decided
 	handled  bool // packets came since seen
 	armed    bool // a read deadline that makes sense is set
 	topics   inTopics
+	arrived  int64 // when the messages in the buffer came, Unix milliseconds; 0 = not looked at
 	read     tally
 
 	aliases outAliases // owned by the writer

@@ -60,7 +60,11 @@ func (c *conn) publish(h wire.Header, body []byte) error {
 	if p.QoS > 0 && c.version == wire.V5 && !c.charge(&p) {
 		return errQuota
 	}
+	if c.arrived == 0 {
+		c.arrived = time.Now().UnixMilli()
+	}
 	m := c.message(h, &p)
+	m.Time = c.arrived
 	m.Topic, m.QoS, m.Retain, m.Properties = topic, p.QoS, p.Retain, p.Properties
 	if p.HasExpiry {
 		m.Expires = time.Now().UnixMilli() + int64(p.Expiry)*1000

@@ -110,6 +110,7 @@ func (c *conn) fill(total int) error {
 
 func (c *conn) filled(n int) {
 	c.in.w += n
+	c.arrived = 0
 	c.in.full = c.in.w == len(c.in.buf)
 	c.srv.metrics.bytesIn.Add(float64(n))
 	if n >= lifeSign && c.session != nil {
