@@ -136,9 +136,7 @@ func (p *pulse) send(ctx context.Context, d time.Duration) error {
 }
 
 func (p *pulse) stop() {
-	for _, c := range slices.Concat(p.pubs, p.subs) {
-		c.Close()
-	}
+	closeAll(slices.Concat(p.pubs, p.subs))
 	p.wg.Wait()
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -52,13 +53,20 @@ func idle(ctx context.Context, f *flags) error {
 			}
 		}
 	}
+	if err := compareIdle(ctx, f, t, overQUIC, idleQUIC); err != nil {
+		return fmt.Errorf("%d over QUIC: %w", idleQUIC, err)
+	}
 	return t.Flush()
 }
 
+// idleQUIC is the count over QUIC: each client has a socket, and this process
+// needs far more memory for them than the server.
+const idleQUIC = 2000
+
 func compareIdle(ctx context.Context, f *flags, t table, over transport, n int) error {
-	var each [2]float64
-	var lines [2]string
-	for i, p := range mqttServers {
+	var each []float64
+	var lines []string
+	for _, p := range serversOver(over) {
 		s, err := p.start(f)
 		if err != nil {
 			return err
@@ -68,11 +76,18 @@ func compareIdle(ctx context.Context, f *flags, t table, over transport, n int) 
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		each[i] = (after - before) / float64(n) / 1024
-		lines[i] = fmt.Sprintf("%s, %s\t%.1f MiB\t%d\t%.1f MiB\t%.1f\t%.0f", p.name, over, before/(1<<20), n, after/(1<<20), each[i], float64(n)/took.Seconds())
+		each = append(each, (after-before)/float64(n)/1024)
+		lines = append(lines, fmt.Sprintf("%s, %s\t%.1f MiB\t%d\t%.1f MiB\t%.1f\t%.0f",
+			p.name, over, before/(1<<20), n, after/(1<<20), each[len(each)-1], float64(n)/took.Seconds()))
 	}
-	t.row("%s\t%.1f ×", lines[0], each[0]/each[1])
-	t.row("%s\t", lines[1])
+	ratio := ""
+	if len(each) > 1 {
+		ratio = fmt.Sprintf("%.1f ×", each[0]/each[1])
+	}
+	t.row("%s\t%s", lines[0], ratio)
+	for _, line := range lines[1:] {
+		t.row("%s\t", line)
+	}
 	return nil
 }
 
@@ -89,16 +104,17 @@ func holdIdle(ctx context.Context, s *server, over transport, n int) (before, af
 	if before, err = s.resident(); err != nil {
 		return 0, 0, 0, err
 	}
-	conns := make([]net.Conn, n)
-	defer closeAll(conns)
+	opened := make([][]net.Conn, idleDialers)
+	defer func() { closeAll(slices.Concat(opened...)) }()
 	errs := make([]error, idleDialers)
 	var wg sync.WaitGroup
 	start := time.Now()
 	for d := range idleDialers {
 		wg.Go(func() {
 			for i := d; i < n && errs[d] == nil; i += idleDialers {
-				if conns[i], errs[d] = s.openIdle(over, i); errs[d] == nil {
-					errs[d] = ctx.Err()
+				var c net.Conn
+				if c, errs[d] = s.openIdle(over, i); errs[d] == nil {
+					opened[d], errs[d] = append(opened[d], c), ctx.Err()
 				}
 			}
 		})
@@ -111,14 +127,6 @@ func holdIdle(ctx context.Context, s *server, over transport, n int) (before, af
 	time.Sleep(settleIdle)
 	after, err = s.resident()
 	return before, after, took, err
-}
-
-func closeAll(conns []net.Conn) {
-	for _, c := range conns {
-		if c != nil {
-			c.Close()
-		}
-	}
 }
 
 // openIdle connects and subscribes without a buffer that stays.

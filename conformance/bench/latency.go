@@ -12,7 +12,7 @@ const latencyRate = 10_000
 // latency compares the delays of messages at a fixed rate.
 func latency(ctx context.Context, f *flags) error {
 	t := newTable(fmt.Sprintf("ms at %d msg/s, %d B", latencyRate, f.Payload), "p50", "p99", "p99.9", "µs CPU/msg", "lost", "p99 of mosquitto / p99 of gantry")
-	for _, over := range []transport{overTCP, overTLS, overWebSocket} {
+	for _, over := range []transport{overTCP, overTLS, overWebSocket, overQUIC} {
 		for _, qos := range []byte{0, 1} {
 			b := beat{over: over, pairs: 10, rate: latencyRate, qos: qos, payload: f.Payload}
 			if err := compareBeat(ctx, f, t, fmt.Sprintf("%s, QoS %d", over, qos), &b); err != nil {
@@ -28,10 +28,10 @@ func latency(ctx context.Context, f *flags) error {
 const latencyRounds = 3
 
 func compareBeat(ctx context.Context, f *flags, t table, name string, b *beat) error {
-	var best [2]measured
-	var cpu [2]float64
+	servers := serversOver(b.over)
+	best, cpu := make([]measured, len(servers)), make([]float64, len(servers))
 	for round := range latencyRounds {
-		for i, p := range mqttServers {
+		for i, p := range servers {
 			m, used, err := beatOnce(ctx, f, p, b)
 			if err != nil {
 				return fmt.Errorf("%s, %s: %w", name, p.name, err)
@@ -44,7 +44,7 @@ func compareBeat(ctx context.Context, f *flags, t table, name string, b *beat) e
 			best[i], cpu[i] = m, used
 		}
 	}
-	for i, p := range mqttServers {
+	for i, p := range servers {
 		ratio := ""
 		if i > 0 {
 			ratio = fmt.Sprintf("%.1f", best[i].at(99)/best[0].at(99))

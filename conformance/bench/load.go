@@ -181,9 +181,7 @@ func (r *running) stop() {
 	for _, p := range r.pairs {
 		p.end()
 	}
-	for _, c := range r.conns {
-		c.Close()
-	}
+	closeAll(r.conns)
 	r.wg.Wait()
 }
 

@@ -28,7 +28,28 @@ func transports(ctx context.Context, f *flags) error {
 			loads = append(loads, load{name: fmt.Sprintf("%s, QoS %d, 10 → 10", over, qos), pairs: 10, publishers: 1, subscribers: 1, qos: qos, over: over})
 		}
 	}
-	return compare(ctx, f, loads)
+	if err := compare(ctx, f, loads); err != nil {
+		return err
+	}
+	return quicBesideTLS(ctx, f)
+}
+
+// quicBesideTLS compares the gateway with itself: mosquitto has no QUIC.
+func quicBesideTLS(ctx context.Context, f *flags) error {
+	t := newTable(fmt.Sprintf("\ngantry, deliveries/s, %d B", f.Payload), "QUIC", "TLS", "ratio", "QUIC µs CPU/msg", "TLS µs CPU/msg")
+	for _, qos := range []byte{0, 1} {
+		var got [2]result
+		for i, over := range []transport{overQUIC, overTLS} {
+			l := load{pairs: 10, publishers: 1, subscribers: 1, qos: qos, payload: f.Payload, over: over}
+			r, err := measure(ctx, f, mqttServers[0], &l)
+			if err != nil {
+				return fmt.Errorf("%s, QoS %d: %w", over, qos, err)
+			}
+			got[i] = r
+		}
+		t.row("QoS %d, 10 → 10\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f", qos, got[0].rate(), got[1].rate(), got[0].rate()/got[1].rate(), got[0].cpuPerMessage(), got[1].cpuPerMessage())
+	}
+	return t.Flush()
 }
 
 func compare(ctx context.Context, f *flags, loads []load) error {

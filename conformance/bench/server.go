@@ -41,14 +41,22 @@ var mqttServers = []starter{
 	{"mosquitto", func(*flags) (*server, error) { return startMosquitto("max_queued_messages 0") }},
 }
 
+// serversOver are those that a transport can be measured with.
+func serversOver(over transport) []starter {
+	if over == overQUIC {
+		return mqttServers[:1]
+	}
+	return mqttServers
+}
+
 // startGantry starts the gateway with everything open on loopback. extra is
 // YAML that is added to its configuration.
 func startGantry(f *flags, extra string) (*server, error) {
-	s, ports, err := newServer(6)
+	s, ports, err := newServer(7)
 	if err != nil {
 		return nil, err
 	}
-	s.addrs = map[transport]string{overTCP: ports[0], overTLS: ports[1], overWebSocket: ports[2]}
+	s.addrs = map[transport]string{overTCP: ports[0], overTLS: ports[1], overWebSocket: ports[2], overQUIC: ports[6]}
 	s.coap = ports[3]
 	cert, err := s.certify()
 	if err != nil {
@@ -61,10 +69,11 @@ listeners:
     - {name: tcp, bind: %q, max_connections: 200000}
     - {name: tls, bind: %q, max_connections: 200000, tls: {cert: %q, key: %q}}
     - {name: ws, bind: %q, max_connections: 200000, transport: websocket}
+    - {name: quic, bind: %q, max_connections: 200000, transport: quic, tls: {cert: %q, key: %q}}
   coap: [{name: udp, bind: %q, rate: 0}]
   http: [{name: http, bind: %q}]
 admin: {bind: %q}
-%s`, filepath.Join(s.dir, "data"), ports[0], ports[1], cert.Cert, cert.Key, ports[2], ports[3], ports[4], ports[5], extra)
+%s`, filepath.Join(s.dir, "data"), ports[0], ports[1], cert.Cert, cert.Key, ports[2], ports[6], cert.Cert, cert.Key, ports[3], ports[4], ports[5], extra)
 	file := filepath.Join(s.dir, "gantry.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, err

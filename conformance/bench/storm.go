@@ -8,11 +8,12 @@ import (
 	"time"
 )
 
-// Clients that connect and disconnect, per second. A TLS handshake costs both
-// sides so much that two cores cannot do it at the full rate.
+// Clients that connect and disconnect, per second. The handshake of TLS and
+// QUIC costs both sides so much that two cores cannot do it at the full rate.
 const (
-	stormRate    = 2000
-	stormRateTLS = 500
+	stormRate     = 2000
+	stormRateTLS  = 500
+	stormRateQUIC = 100 // most of the work is the clients', who each open a socket
 )
 
 const (
@@ -26,9 +27,9 @@ func storm(ctx context.Context, f *flags) error {
 	for _, c := range []struct {
 		over transport
 		rate int
-	}{{overTCP, stormRate}, {overTLS, stormRateTLS}} {
+	}{{overTCP, stormRate}, {overTLS, stormRateTLS}, {overQUIC, stormRateQUIC}} {
 		var gantry float64
-		for _, p := range mqttServers {
+		for _, p := range serversOver(c.over) {
 			s, err := p.start(f)
 			if err != nil {
 				return err

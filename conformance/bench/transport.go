@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -9,9 +10,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"gantry/conformance/quicdial"
 )
 
 // transport is how a client reaches a server.
@@ -21,6 +26,7 @@ const (
 	overTCP       transport = "TCP"
 	overTLS       transport = "TLS"
 	overWebSocket transport = "WebSocket"
+	overQUIC      transport = "QUIC"
 )
 
 const dialTimeout = 10 * time.Second
@@ -34,11 +40,16 @@ const perSource = 15_000
 func source(n int) net.IP { return net.IPv4(127, 0, byte(1+n/200), byte(1+n%200)) }
 
 // open connects to the server's listener for a transport and does what comes
-// before MQTT. from may be nil.
+// before MQTT. from may be nil; QUIC takes no notice of it.
 func (s *server) open(over transport, from net.IP) (net.Conn, error) {
 	addr, ok := s.addrs[over]
 	if !ok {
 		return nil, fmt.Errorf("no listener for %s", over)
+	}
+	if over == overQUIC {
+		ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
+		defer cancel()
+		return quicdial.Dial(ctx, addr, s.clientTLS(tls.VersionTLS13))
 	}
 	d := net.Dialer{Timeout: dialTimeout}
 	if from != nil {
@@ -55,6 +66,25 @@ func (s *server) open(over transport, from net.IP) (net.Conn, error) {
 	}
 	return c, nil
 }
+
+func (s *server) clientTLS(oldest uint16) *tls.Config {
+	return &tls.Config{RootCAs: s.trusted, ServerName: "localhost", MinVersion: oldest}
+}
+
+// closeAll closes connections at the same time: the end of one over QUIC takes a while.
+func closeAll[C io.Closer](conns []C) {
+	var wg sync.WaitGroup
+	for some := range slices.Chunk(conns, max(1, len(conns)/closers)) {
+		wg.Go(func() {
+			for _, c := range some {
+				_ = c.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+const closers = 100
 
 // bindAddressNoPort is IP_BIND_ADDRESS_NO_PORT of Linux.
 const bindAddressNoPort = 24
@@ -77,7 +107,7 @@ func (s *server) upgrade(over transport, nc net.Conn) (net.Conn, error) {
 	}
 	switch over {
 	case overTLS:
-		c := tls.Client(nc, &tls.Config{RootCAs: s.trusted, ServerName: "localhost", MinVersion: tls.VersionTLS12})
+		c := tls.Client(nc, s.clientTLS(tls.VersionTLS12))
 		if err := c.Handshake(); err != nil {
 			return nil, err
 		}
