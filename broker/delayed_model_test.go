@@ -172,9 +172,9 @@ func TestDelayedStress(t *testing.T) {
 	const publishers, each = 4, 150
 	done := make(chan map[string]bool, publishers)
 	for p := range publishers {
+		c := connect(t, b, fmt.Sprint("pub", p))
 		go func() {
 			accepted := map[string]bool{}
-			c := connect(t, b, fmt.Sprint("pub", p))
 			for i := range each {
 				name := fmt.Sprint(p, " ", i)
 				if (<-c.send(context.Background(), &Message{Topic: fmt.Sprint("$delayed/1/t/", p), Payload: []byte(name), QoS: 2}, 0)).OK() {

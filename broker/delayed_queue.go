@@ -295,7 +295,10 @@ func (q *delayedQueue) page(after uint64, limit int) []DelayedInfo {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, id := range ids {
-		if d := q.all[id]; d != nil && len(list) < limit {
+		if len(list) == limit {
+			break
+		}
+		if d := q.all[id]; d != nil {
 			list = append(list, d.info())
 		}
 	}

@@ -86,7 +86,7 @@ func TestExclusiveSubscriptionIsFreedWithItsSession(t *testing.T) {
 		require.Equal(t, Success, c.ask(f))
 		c.Close(Closing{})
 		require.Equal(t, QuotaExceeded, other.ask(f), "a session that is away keeps it")
-		c = connect(t, b, "c", func(r *ConnectRequest) { r.Expiry = time.Minute })
+		connect(t, b, "c", func(r *ConnectRequest) { r.Expiry = time.Minute })
 		require.Equal(t, QuotaExceeded, other.ask(f), "it came back")
 		connect(t, b, "c", func(r *ConnectRequest) { r.CleanStart, r.Expiry = true, time.Minute })
 		require.Equal(t, Success, other.ask(f), "taken over with a clean start")

@@ -43,7 +43,7 @@ func TestDeleteDelayed(t *testing.T) {
 	require.Equal(t, 404, problem.Status)
 	res, body := f.ask(t, "DELETE", "/api/v1/delayed/666", nil)
 	require.Equal(t, 500, res.StatusCode)
-	require.NotContains(t, string(body), "secret")
+	require.NotContains(t, body, "secret")
 	res, _ = f.ask(t, "DELETE", "/api/v1/delayed/x", nil)
 	require.Equal(t, 400, res.StatusCode)
 }
