@@ -35,14 +35,21 @@ func TestPahoPrograms(t *testing.T) {
 			"retained":    "9 1\n10 0\n11 0\n12 0\n",
 			"persistent":  "session present 0\nsession present 1\nround 0\nround 1\nround 2\n",
 			"options5":    "all as MQTT 5 says\n",
+			"shared":      "each to one of two\n",
 		} {
 			t.Run(name, func(t *testing.T) {
-				out, err := tool(t.Context(), "", python, "-B", script(t, name), host, port)
-				require.NoError(t, err)
-				require.Equal(t, want, out)
+				require.Equal(t, want, runScript(t, python, name, host, port))
 			})
 		}
 	})
+}
+
+// runScript runs one of the programs and returns what it prints.
+func runScript(t *testing.T, python, name string, args ...string) string {
+	t.Helper()
+	out, err := tool(t.Context(), "", python, append([]string{"-B", script(t, name)}, args...)...)
+	require.NoError(t, err)
+	return out
 }
 
 func script(t testing.TB, name string) string {
