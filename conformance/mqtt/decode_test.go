@@ -80,6 +80,11 @@ func TestReaderTakesWhatIsLegal(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
+	f.Add(frame(pubrelType|2, u16(1), []byte{0x92}, props(propString(pReasonString, "why"))), v5)
+	f.Add(frame(unsubackType, u16(1), props(), []byte{0x11}), v5)
+	f.Add(frame(disconnectType, []byte{0x8E}, props(userProperty("a", "1"))), v5)
+	f.Add(frame(authType, []byte{0x18}, props(propString(pAuthMethod, "m"), propString(pAuthData, "\xFF"))), v5)
+	f.Add(frame(pingrespType), v311)
 	f.Add(frame(connackType, []byte{0, 0}, props(propU16(pReceiveMaximum, 9))), v5)
 	f.Add(frame(publishType|2, str("t"), u16(1), props(userProperty("a", "b")), []byte("payload")), v5)
 	f.Add(frame(subackType, u16(1), []byte{0, 1}), v311)

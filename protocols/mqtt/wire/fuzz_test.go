@@ -2,6 +2,10 @@ package wire
 
 import (
 	"bytes"
+	"encoding/hex"
+	"os"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -10,12 +14,60 @@ import (
 	"gantry/broker"
 )
 
+// seed gives a fuzz target the packets of some types: those of the tables here
+// and those that the conformance suite sends.
 func seed(f *testing.F, types ...Type) {
+	add := func(b []byte, v Version) {
+		if slices.Contains(types, Type(b[0]>>4)) {
+			f.Add(b, byte(v))
+		}
+	}
 	for _, c := range append(goodPackets, badPackets...) {
-		b := raw(f, c.packet)
-		for _, t := range types {
-			if Type(b[0]>>4) == t {
-				f.Add(b, byte(max(c.v, V311)))
+		add(raw(f, c.packet), max(c.v, V311))
+	}
+	for _, s := range suitePackets(f) {
+		add(s.packet, s.v)
+	}
+}
+
+type suitePacket struct {
+	v      Version
+	packet []byte
+}
+
+// suitePackets reads what TestSeeds of the conformance suite has written.
+func suitePackets(t testing.TB) (all []suitePacket) {
+	t.Helper()
+	text, err := os.ReadFile("testdata/suite.txt")
+	require.NoError(t, err)
+	for line := range strings.Lines(string(text)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		version, packet, ok := strings.Cut(strings.TrimSpace(line), " ")
+		require.True(t, ok && len(version) == 1, "line %q", line)
+		b, err := hex.DecodeString(packet)
+		require.NoError(t, err)
+		all = append(all, suitePacket{Version(version[0] - '0'), b})
+	}
+	return all
+}
+
+// What is left of a packet that is cut asks for more or is refused; it is never
+// taken for a whole one, and never panics.
+func TestEveryTruncatedPrefixOfTheSuite(t *testing.T) {
+	for _, s := range suitePackets(t) {
+		for n := range s.packet {
+			_, err := parseAny(s.packet[:n:n], s.v)
+			require.Error(t, err, "% x cut to %d", s.packet, n)
+		}
+		h, ok, err := ParseHeader(s.packet, s.v)
+		if err != nil || !ok {
+			continue
+		}
+		for n := range h.Length {
+			if _, err := parseBody(h, s.packet[h.Size:h.Size+n:h.Size+n], s.v); err != nil {
+				require.NotEqual(t, broker.Unspecified, broker.ReasonOf(err), "% x cut to %d", s.packet, n)
 			}
 		}
 	}
