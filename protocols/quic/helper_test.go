@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,17 +33,43 @@ var discard = slog.New(slog.DiscardHandler)
 // patience bounds what a test waits for; it only passes when something is broken.
 const patience = 10 * time.Second
 
-// memory is a Store that keeps nothing: the core holds the live state.
-type memory struct{}
+// memory is a Store that keeps nothing: the core holds the live state. Its
+// commits can be held back.
+type memory struct {
+	mu      sync.Mutex
+	held    bool
+	waiting []func(error)
+}
 
-func (memory) Load(context.Context) (*broker.State, error)         { return &broker.State{}, nil }
-func (memory) Queued(string, uint64, int) ([]broker.Queued, error) { return nil, nil }
-func (memory) Close() error                                        { return nil }
-func (memory) Commit(_ context.Context, _ *broker.Batch, done func(error)) error {
-	if done != nil {
+func (*memory) Load(context.Context) (*broker.State, error)         { return &broker.State{}, nil }
+func (*memory) Queued(string, uint64, int) ([]broker.Queued, error) { return nil, nil }
+func (*memory) Close() error                                        { return nil }
+func (s *memory) Commit(_ context.Context, _ *broker.Batch, done func(error)) error {
+	if done == nil {
+		return nil
+	}
+	s.mu.Lock()
+	held := s.held
+	if held {
+		s.waiting = append(s.waiting, done)
+	}
+	s.mu.Unlock()
+	if !held {
 		done(nil)
 	}
 	return nil
+}
+
+// hold keeps commits back until hold(false).
+func (s *memory) hold(on bool) {
+	s.mu.Lock()
+	s.held = on
+	waiting := s.waiting
+	s.waiting = nil
+	s.mu.Unlock()
+	for _, done := range waiting {
+		done(nil)
+	}
 }
 
 // rig is an MQTT server over QUIC on a real broker.
@@ -50,6 +77,7 @@ type rig struct {
 	t      testing.TB
 	ln     *Listener
 	srv    *mqtt.Server
+	store  memory
 	broker *broker.Broker
 	ca     *pki.Authority
 	reg    *prometheus.Registry
@@ -59,7 +87,7 @@ func newRig(t testing.TB, cfg Config, mc mqtt.Config) *rig {
 	t.Helper()
 	r := &rig{t: t, ca: pki.New(t), reg: prometheus.NewRegistry()}
 	var err error
-	r.broker, err = broker.New(t.Context(), broker.Config{Authenticate: auth.Always}, memory{}, nil, nil)
+	r.broker, err = broker.New(t.Context(), broker.Config{Authenticate: auth.Always}, &r.store, nil, nil)
 	require.NoError(t, err)
 	r.ln = r.listen(cfg)
 	r.srv, err = mqtt.NewOn(r.ln, mc, r.broker, nil, r.reg)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -269,6 +270,50 @@ func TestEndedStream(t *testing.T) {
 	r.connect("pub", false).publish("a", "moves")
 	c.gets("a", "moves")
 	require.Len(t, r.broker.Sessions(), 2)
+}
+
+// The answer may take its time: a stream that the client has ended waits for it.
+func TestEndedStreamWaitsForAnswer(t *testing.T) {
+	r := newMultiRig(t, mqtt.Config{})
+	d := r.connect("c", false).data()
+	r.store.hold(true)
+	defer r.store.hold(false)
+	d.send(0x33, text("kept")+"\x00\x05\x00x")
+	require.NoError(t, d.s.Close())
+	require.NoError(t, d.s.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+	_, _, err := packet(d.in)
+	require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	r.store.hold(false)
+	require.NoError(t, d.s.SetReadDeadline(time.Now().Add(patience)))
+	h, got, err := packet(d.in)
+	require.NoError(t, err)
+	require.EqualValues(t, 0x40, h)
+	require.Equal(t, "\x00\x05", string(got[:2]))
+	_, _, err = packet(d.in)
+	require.ErrorIs(t, err, io.EOF)
+}
+
+// What a stream leaves open does not count against the client for good.
+func TestLostStreamFreesReceiveMaximum(t *testing.T) {
+	r := newMultiRig(t, mqtt.Config{ReceiveMaximum: 2})
+	c := r.connect("c", false)
+	for round := range 6 {
+		d := c.data()
+		for id := range byte(2) {
+			d.send(0x34, text("a")+string([]byte{0, id + 1, 0}))
+			h, _, err := packet(d.in)
+			require.NoError(t, err)
+			require.EqualValues(t, 0x50, h)
+		}
+		if round%2 == 0 {
+			d.s.CancelWrite(0)
+		} else {
+			require.NoError(t, d.s.Close())
+		}
+		_, _, err := packet(d.in) // the server has noticed
+		require.Error(t, err)
+		c.ping()
+	}
 }
 
 // Data streams wait for CONNACK, and there are fifteen at most.

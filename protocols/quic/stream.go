@@ -181,10 +181,12 @@ func (st *stream) finish() {
 	m.mu.Lock()
 	m.routes.drop(st)
 	open := m.ids.abandonExact(st)
+	m.mu.Unlock()
+	st.closeExact(open)
+	m.mu.Lock()
 	st.finishing = true
 	m.mu.Unlock()
 	st.nudge()
-	st.closeExact(open)
 }
 
 // abort ends a stream at once.
@@ -194,11 +196,11 @@ func (st *stream) abort(code quic.StreamErrorCode) {
 	st.gone, st.out = true, nil
 	open := m.ids.abandon(st)
 	m.mu.Unlock()
+	signal(st.room)
+	st.closeExact(open) // before the client knows, and goes on on another stream
 	st.s.CancelWrite(code)
 	st.s.CancelRead(code)
 	st.nudge()
-	signal(st.room)
-	st.closeExact(open)
 }
 
 // closeExact releases identifiers of QoS 2 whose PUBREL will not come, so that
