@@ -28,6 +28,7 @@ func TestDelayedMessagesSurviveCrashes(t *testing.T) {
 		}
 	}
 	load := employ(t, delayed(plant, "late-plant", "plant/late", 1), delayed(hall, "late-qos1-hall", "hall/late1", 1), delayed(hall, "late-qos2-hall", "hall/late2", 2))
+	eventually(t, "delayed messages arrive", func() bool { return g.metric("gantry_broker_delayed_published_total") > 100 })
 	for range few(10, 3) {
 		g.crash(u, chance)
 	}
