@@ -65,6 +65,10 @@ var pitfalls = []Pitfall{
 	{"DeepTopics", "a filter of thousands of levels does not hold up others", v5, deepTopics},
 	{"ReconnectWithSubscribe", "a persistent client reconnects with queued messages and subscribes with identifier 1", v311, reconnectSubscribe},
 	{"StuckSubscriber", "a subscriber that does not read holds up neither others nor its own takeover", v5, stuckSubscriber},
+	{"StuckThenBack", "a subscriber that did not read gets all that was acknowledged when it comes back", v5, stuckThenBack},
+	{"NormalAndShared", "a normal and a shared subscription of one client both deliver", v5, normalAndShared},
+	{"ShareOfAbsent", "a shared subscription passes over members that are away while one is there", v5, shareOfAbsent},
+	{"WindowsAreApart", "what the client has not acknowledged does not count against what it may send", v5, windowsAreApart},
 	{"MQTT31", "a client of version 3.1 (MQIsdp) is served", v311, mqtt31},
 	{"LeadingSlash", "topics with an empty first level work, several in one SUBSCRIBE", v311, leadingSlash},
 }
