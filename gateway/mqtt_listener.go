@@ -153,17 +153,16 @@ func clientAuth(a config.ClientAuth) tls.ClientAuthType {
 }
 
 // CheckFiles reads the files that the listeners of a configuration need and
-// reports what is wrong with them, all at once. Nothing is opened but files.
-func CheckFiles(cfg *config.Config) error {
-	var problems []error
+// reports everything that is wrong with them at its key. Nothing is opened but
+// files.
+func CheckFiles(cfg *config.Config, report func(key, format string, args ...any)) {
 	for i := range cfg.Listeners.MQTT {
 		c := &cfg.Listeners.MQTT[i]
 		if c.TLS == nil {
 			continue
 		}
-		if err := certs.Check(mqttCerts(c)); err != nil {
-			problems = append(problems, fmt.Errorf("listeners.mqtt[%d].tls: %w", i, err))
-		}
+		certs.Check(mqttCerts(c), func(field string, err error) {
+			report(fmt.Sprintf("listeners.mqtt[%d].tls.%s", i, field), "%v", err)
+		})
 	}
-	return errors.Join(problems...)
 }

@@ -167,12 +167,18 @@ func TestReplacedCertificateAndAlarm(t *testing.T) {
 func TestBadCertificateFiles(t *testing.T) {
 	a := pki.New(t)
 	c, l := withListener(t, func(l *config.MQTT) { l.TLS = serverTLS(a.Issue("server", nil)) })
-	require.NoError(t, CheckFiles(c))
+	problems := func() (all []string) {
+		CheckFiles(c, func(key, format string, args ...any) { all = append(all, key+": "+fmt.Sprintf(format, args...)) })
+		return all
+	}
+	require.Empty(t, problems())
 	l.TLS.Key += ".none"
-	err := CheckFiles(c)
-	require.ErrorContains(t, err, "listeners.mqtt[0].tls: read certificate: open "+l.TLS.Key)
-	require.NotContains(t, err.Error(), "\n")
-	_, err = New(c, nil)
+	l.TLS.ClientAuth, l.TLS.ClientCA = config.ClientAuthRequire, "no-ca.pem"
+	require.Equal(t, []string{
+		"listeners.mqtt[0].tls.cert: read certificate: open " + l.TLS.Key + ": no such file or directory",
+		"listeners.mqtt[0].tls.client_ca: read client authorities: open no-ca.pem: no such file or directory",
+	}, problems())
+	_, err := New(c, nil)
 	require.ErrorContains(t, err, "TLS of listener tcp: read certificate: open "+l.TLS.Key)
 	require.NotContains(t, err.Error(), "\n")
 }

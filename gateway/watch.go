@@ -56,8 +56,11 @@ func (w *watch) look(now time.Time) {
 		w.bridge(p, now)
 	}
 	for _, c := range g.certs {
+		c.source.Refresh()
+		problem := c.source.Problem()
+		w.set("certificate_files:"+c.listener, problem != nil, fmt.Sprintf("the certificate files on disk cannot be used, the last good ones are in use: %v", problem))
 		expires := c.source.NotAfter()
-		w.set("certificate_expires:"+c.listener, now.Add(certAlarm).After(expires), "the certificate of the listener expires on "+expires.UTC().Format(time.DateTime)+"; a replaced file is taken into use at once")
+		w.set("certificate_expires:"+c.listener, now.Add(certAlarm).After(expires), "the certificate of the listener expires on "+expires.UTC().Format(time.DateTime)+"; a replaced file is taken into use within seconds")
 	}
 	st := g.store.Stats()
 	// A file that was set aside is one that nothing could be read from: how much it held cannot be known.

@@ -14,13 +14,9 @@ type checkCmd struct {
 
 // Run prints one line per problem, or ok. The environment counts as it does for gantry run. The certificates of listeners are read too.
 func (c *checkCmd) Run(s streams) error {
-	cfg, err := config.Load(c.Config, os.Environ())
-	if err != nil {
+	if err := config.Check(c.Config, os.Environ(), gateway.CheckFiles); err != nil {
 		return err
 	}
-	if err := gateway.CheckFiles(cfg); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(s.out, "%s: ok\n", c.Config)
+	_, err := fmt.Fprintf(s.out, "%s: ok\n", c.Config)
 	return err
 }

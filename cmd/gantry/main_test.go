@@ -106,10 +106,11 @@ func TestCheck(t *testing.T) {
 	require.Equal(t, 1, r.code)
 	require.Contains(t, r.err, "gantry: read configuration: open ")
 
-	tls := file(t, "gantry.yaml", "listeners: {mqtt: [{name: tls, bind: ':8883', tls: {cert: none.pem, key: none.key}}]}\n")
+	tls := file(t, "gantry.yaml", "nodes: edge\nlisteners:\n  mqtt:\n    - name: tls\n      bind: ':8883'\n      tls:\n        cert: none.pem\n        key: none.key\n")
 	r = gantry(t, "", "check", "-c", tls)
 	require.Equal(t, 1, r.code)
-	require.Contains(t, r.err, "listeners.mqtt[0].tls: read certificate: open ")
+	require.Contains(t, r.err, tls+":1: nodes: unknown key")
+	require.Contains(t, r.err, tls+":7: listeners.mqtt[0].tls.cert: read certificate: open ")
 
 	t.Setenv("GANTRY_NODE", "a b")
 	r = gantry(t, "", "check", "-c", good)

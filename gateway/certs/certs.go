@@ -55,7 +55,9 @@ type Source struct {
 
 	mu      sync.Mutex // covers everything below; held while files are read
 	checked time.Time
-	seen    []stamp // the files that were read last, well or not
+	seen    []stamp // the files that are in use
+	failed  []stamp // those of the last attempt to read others; nil = it succeeded
+	problem atomic.Pointer[error]
 }
 
 // Open reads the files. log and reg may be nil.
@@ -77,11 +79,19 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Source, err
 	return s, nil
 }
 
-// Check reads the files and reports what Open would refuse. That a certificate
-// has expired is not among it: the clock may be what is wrong.
-func Check(cfg Config) error {
-	_, err := load(&cfg)
-	return err
+// Check reads the files and reports everything that Open would refuse, with the
+// field of the files: cert or client_ca. That a certificate has expired is not
+// among it: the clock may be what is wrong.
+func Check(cfg Config, report func(field string, err error)) {
+	if _, err := loadPair(&cfg); err != nil {
+		report("cert", err)
+	}
+	if cfg.ClientAuth == tls.NoClientCert {
+		return
+	}
+	if _, err := loadAuthorities(&cfg); err != nil {
+		report("client_ca", err)
+	}
 }
 
 // TLS returns the configuration of a server, TLS 1.2 or newer, always the same
@@ -91,19 +101,29 @@ func (s *Source) TLS() *tls.Config { return s.server }
 
 // forClient is the configuration that a handshake goes on with.
 func (s *Source) forClient(*tls.ClientHelloInfo) (*tls.Config, error) {
-	s.refresh()
+	s.Refresh()
 	return s.current.Load(), nil
 }
 
 // NotAfter is when the certificate in use expires.
 func (s *Source) NotAfter() time.Time { return s.current.Load().Certificates[0].Leaf.NotAfter }
 
+// Problem is why the files on disk are not the ones in use, nil when they are.
+func (s *Source) Problem() error {
+	if err := s.problem.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
 // Close takes the metrics back. It is safe to call more than once.
 func (s *Source) Close() { s.metrics.unregister() }
 
-// refresh reads the files again if they have changed. Only one handshake waits
-// for that; the others go on with what there is.
-func (s *Source) refresh() {
+// Refresh reads the files again if they have changed since they were read well:
+// what keeps them from being read, such as their rights, may change without
+// a trace in them. It does so once a second at most. Only one caller waits for
+// that; the others go on with what there is. Handshakes call it, too.
+func (s *Source) Refresh() {
 	if !s.mu.TryLock() {
 		return
 	}
@@ -116,18 +136,31 @@ func (s *Source) refresh() {
 	// Before reading: a file that changes meanwhile is read again next time.
 	stamps := s.stamps()
 	if same(stamps, s.seen) {
+		s.failed = nil
+		s.problem.Store(nil)
 		return
 	}
-	s.seen = stamps
 	c, err := load(&s.cfg)
 	if err != nil {
-		s.metrics.failed.Inc()
-		s.log.Warn("read changed certificate files, the last good ones stay in use", "err", err)
+		s.noteFailure(stamps, err)
 		return
 	}
+	s.seen, s.failed = stamps, nil
+	s.problem.Store(nil)
 	s.use(c)
 	s.metrics.reloaded.Inc()
 	s.log.Info("changed certificate files are in use", "expires", s.NotAfter())
+}
+
+// noteFailure tells once about files that cannot be read. Caller holds mu.
+func (s *Source) noteFailure(stamps []stamp, err error) {
+	s.problem.Store(&err)
+	if s.failed != nil && same(stamps, s.failed) {
+		return
+	}
+	s.failed = stamps
+	s.metrics.failed.Inc()
+	s.log.Warn("read changed certificate files, the last good ones stay in use", "err", err)
 }
 
 func (s *Source) use(c *tls.Config) {
@@ -137,9 +170,9 @@ func (s *Source) use(c *tls.Config) {
 
 // load reads the files into a configuration.
 func load(cfg *Config) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
+	pair, err := loadPair(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("read certificate: %w", err)
+		return nil, err
 	}
 	c := &tls.Config{
 		MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, NextProtos: cfg.NextProtos,
@@ -151,15 +184,28 @@ func load(cfg *Config) (*tls.Config, error) {
 	if cfg.ClientAuth == tls.NoClientCert {
 		return c, nil
 	}
+	c.ClientCAs, err = loadAuthorities(cfg)
+	return c, err
+}
+
+func loadPair(cfg *Config) (tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(cfg.Cert, cfg.Key)
+	if err != nil {
+		return pair, fmt.Errorf("read certificate: %w", err)
+	}
+	return pair, nil
+}
+
+func loadAuthorities(cfg *Config) (*x509.CertPool, error) {
 	pem, err := os.ReadFile(cfg.ClientCA)
 	if err != nil {
 		return nil, fmt.Errorf("read client authorities: %w", err)
 	}
-	c.ClientCAs = x509.NewCertPool()
-	if !c.ClientCAs.AppendCertsFromPEM(pem) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("read client authorities: %s has no certificate in PEM form", cfg.ClientCA)
 	}
-	return c, nil
+	return pool, nil
 }
 
 // stamp is what a file looks like from outside.

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/big"
 	"net"
@@ -236,6 +237,43 @@ func TestVersionsAndALPN(t *testing.T) {
 	require.ErrorContains(t, err, "unsupported versions")
 }
 
+// check returns all that Check reports, nil for nothing.
+func check(cfg Config) error {
+	var all []error
+	Check(cfg, func(field string, err error) { all = append(all, fmt.Errorf("%s: %w", field, err)) })
+	return errors.Join(all...)
+}
+
+// What keeps files from being read may go away without a trace in them.
+func TestFailedFilesAreTriedAgain(t *testing.T) {
+	a := pki.New(t)
+	first, second := a.Issue("first", nil), a.Issue("second", nil)
+	s, err := Open(Config{Cert: first.Cert, Key: first.Key}, nil, nil)
+	require.NoError(t, err)
+	now := time.Now()
+	s.now = func() time.Time { now = now.Add(checkEvery); return now }
+	var good [2][]byte
+	paths := [2]string{first.Cert, first.Key}
+	write := func(i int, content []byte) {
+		require.NoError(t, os.WriteFile(paths[i], content, 0o600))
+		require.NoError(t, os.Chtimes(paths[i], time.Time{}, time.Unix(1_700_000_000, 0)))
+	}
+	for i, path := range []string{second.Cert, second.Key} {
+		good[i], err = os.ReadFile(path)
+		require.NoError(t, err)
+		write(i, bytes.Repeat([]byte("?"), len(good[i])))
+	}
+	for range 3 {
+		s.Refresh()
+		require.ErrorContains(t, s.Problem(), "read certificate")
+	}
+	write(0, good[0])
+	write(1, good[1])
+	s.Refresh()
+	require.NoError(t, s.Problem())
+	require.Equal(t, "second", s.current.Load().Certificates[0].Leaf.Subject.CommonName)
+}
+
 func TestOpenErrors(t *testing.T) {
 	a := pki.New(t)
 	f, other := a.Issue("server", nil), a.Issue("other", nil)
@@ -248,10 +286,10 @@ func TestOpenErrors(t *testing.T) {
 	} {
 		_, err := Open(cfg, nil, nil)
 		require.ErrorContains(t, err, want)
-		require.ErrorContains(t, Check(cfg), want)
+		require.ErrorContains(t, check(cfg), want)
 	}
 	old := a.Issue("old", pki.Expired)
-	require.NoError(t, Check(Config{Cert: old.Cert, Key: old.Key}))
+	require.NoError(t, check(Config{Cert: old.Cert, Key: old.Key}))
 	s, err := Open(Config{Cert: old.Cert, Key: old.Key}, nil, nil)
 	require.NoError(t, err, "a gateway whose clock is wrong after a power cut must start")
 	require.True(t, s.NotAfter().Before(time.Now()))

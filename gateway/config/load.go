@@ -30,8 +30,25 @@ func Load(path string, environ []string) (*Config, error) {
 	return parse(path, text, environ)
 }
 
+// Check is Load that also asks files, with paths as Load resolves them, for what
+// is wrong beyond the configuration itself: report takes the key that it
+// belongs to. Files must cope with a configuration that has other problems.
+func Check(path string, environ []string, files func(c *Config, report func(key, format string, args ...any))) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	_, err = parseWith(path, text, environ, files)
+	return err
+}
+
 // parse is Load without the reading.
 func parse(file string, text []byte, environ []string) (*Config, error) {
+	return parseWith(file, text, environ, nil)
+}
+
+// parseWith is Check without the reading; files may be nil.
+func parseWith(file string, text []byte, environ []string, files func(*Config, func(key, format string, args ...any))) (*Config, error) {
 	d := &decoder{file: file, origins: make(map[string]origin)}
 	c := d.document(text)
 	if c == nil {
@@ -39,10 +56,13 @@ func parse(file string, text []byte, environ []string) (*Config, error) {
 	}
 	d.overlay(c, environ)
 	c.validate(d.check)
+	c.resolve(filepath.Dir(file))
+	if files != nil {
+		files(c, d.check)
+	}
 	if err := d.problems.asError(); err != nil {
 		return nil, err
 	}
-	c.resolve(filepath.Dir(file))
 	return c, nil
 }
 

@@ -156,6 +156,9 @@ func (a *Addr) setUnix(path string) error {
 	if len(path) > maxUnixPath {
 		return fmt.Errorf("the path of the socket is longer than %d bytes", maxUnixPath)
 	}
+	if strings.HasSuffix(path, "/") {
+		return fmt.Errorf("%q is a folder, want the path of a socket", unixPrefix+path)
+	}
 	*a = Addr(unixPrefix + filepath.Clean(path))
 	return nil
 }

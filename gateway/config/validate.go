@@ -152,7 +152,7 @@ func onlyWebSocket(add check, path string, set bool) {
 func validateOrigins(add check, path string, origins []string) {
 	for k, origin := range origins {
 		if !validOrigin(origin) {
-			add(fmt.Sprintf("%s.origins[%d]", path, k), "%q is not an origin such as https://panel.example:8443", origin)
+			add(fmt.Sprintf("%s.origins[%d]", path, k), "%q is not an origin as browsers send it, such as https://panel.example:8443 or https://panel.example", origin)
 		}
 	}
 }
@@ -166,7 +166,11 @@ func inetBind(add check, path string, bind Addr) {
 
 func validOrigin(s string) bool {
 	u, err := url.Parse(s)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && s == strings.ToLower(u.Scheme+"://"+u.Host)
+	if err != nil || u.Host == "" || s != strings.ToLower(u.Scheme+"://"+u.Host) || strings.Contains(u.Host, "*") {
+		return false
+	}
+	// Browsers leave out the usual port.
+	return u.Scheme == "http" && u.Port() != "80" || u.Scheme == "https" && u.Port() != "443"
 }
 
 func (b *Broker) validate(add check) {

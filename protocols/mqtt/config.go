@@ -56,6 +56,7 @@ type Config struct {
 	// MaxHalfOpenPerAddress caps the connections of one address that have not
 	// sent CONNECT yet. Default 100: a site behind one NAT address may
 	// reconnect at the same moment, a flood from one host does not get further.
+	// Connections without an address, such as those of a Unix socket, do not count.
 	MaxHalfOpenPerAddress int
 	// ConnectTimeout is how long a client may take for its CONNECT, an
 	// authentication by several AUTH packets may take from then on, and the core

@@ -184,7 +184,7 @@ func (s *Server) register(nc net.Conn, remote netip.AddrPort) bool {
 	case len(s.conns) >= s.cfg.MaxConnections:
 		s.metrics.overLimit.Inc()
 		return false
-	case s.half[remote.Addr()] >= s.cfg.MaxHalfOpenPerAddress:
+	case remote.Addr().IsValid() && s.half[remote.Addr()] >= s.cfg.MaxHalfOpenPerAddress:
 		s.metrics.halfOpen.Inc()
 		return false
 	}

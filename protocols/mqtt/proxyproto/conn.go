@@ -13,8 +13,11 @@ type Conn struct {
 
 func newConn(nc net.Conn, h header, rest []byte) *Conn {
 	c := &Conn{Conn: nc, remote: net.TCPAddrFromAddrPort(h.source)}
-	if h.own {
+	switch {
+	case h.own:
 		c.remote = nc.RemoteAddr()
+	case h.source.Addr().Unmap().IsLoopback() && !onThisMachine(nc):
+		c.remote = &net.TCPAddr{} // of another machine's: to take it for ours would open what is only for this one
 	}
 	if len(rest) > 0 {
 		c.rest = rest
@@ -22,8 +25,14 @@ func newConn(nc net.Conn, h header, rest []byte) *Conn {
 	return c
 }
 
+// onThisMachine reports whether the proxy runs here.
+func onThisMachine(nc net.Conn) bool {
+	a, ok := nc.RemoteAddr().(*net.TCPAddr)
+	return ok && a.IP.IsLoopback()
+}
+
 // RemoteAddr is the address of the client, one without IP where the proxy does
-// not know it.
+// not know it, or says that it is a loopback address of another machine.
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
 // Read reads what follows the header. One goroutine at a time may call it.

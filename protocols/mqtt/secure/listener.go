@@ -77,9 +77,6 @@ func commonName(c *x509.Certificate) (string, error) {
 	return cn, nil
 }
 
-// handshakeWrite bounds the writes of the handshake.
-const handshakeWrite = 10 * time.Second
-
 // closeTimeout bounds the last record of a connection. The library would wait
 // five seconds for a client that does not read.
 const closeTimeout = 500 * time.Millisecond
@@ -118,8 +115,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = nc.SetWriteDeadline(time.Now().Add(handshakeWrite)) // a connection without deadlines is closed: Read tells
-	return &Conn{Conn: tls.Server(nc, l.cfg), raw: nc, l: l}, nil
+	b := &base{Conn: nc}
+	return &Conn{Conn: tls.Server(b, l.cfg), base: b, l: l}, nil
 }
 
 // Close closes the listener. It is safe to call more than once.
@@ -131,7 +128,7 @@ func (l *Listener) Close() error {
 // Conn is a TLS connection.
 type Conn struct {
 	*tls.Conn
-	raw   net.Conn
+	base  *base
 	l     *Listener
 	shook bool  // the handshake has ended, well or not; owned by the reader
 	err   error // of the handshake
@@ -157,6 +154,19 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// Write writes within the write deadline. One goroutine at a time may call it,
+// or CloseWrite.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	err = c.base.owned(func() error {
+		n, err = c.Conn.Write(p)
+		return err
+	})
+	return n, err
+}
+
+// CloseWrite tells the client that nothing follows.
+func (c *Conn) CloseWrite() error { return c.base.owned(c.Conn.CloseWrite) }
+
 // Identity returns the user that the certificate of the client stands for.
 func (c *Conn) Identity() (user string, ok bool) {
 	s := c.ConnectionState()
@@ -166,7 +176,7 @@ func (c *Conn) Identity() (user string, ok bool) {
 // Close tells the client that nothing follows, if it takes that soon, and
 // closes.
 func (c *Conn) Close() error {
-	stop := time.AfterFunc(closeTimeout, func() { _ = c.raw.Close() })
+	stop := time.AfterFunc(closeTimeout, func() { _ = c.base.Close() })
 	defer stop.Stop()
 	return c.Conn.Close()
 }

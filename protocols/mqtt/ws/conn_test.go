@@ -47,10 +47,15 @@ func pair(t *testing.T) (server *Conn, client net.Conn) {
 	return nc.(*Conn), client
 }
 
+func newReader(t *testing.T, client net.Conn) *bufio.Reader {
+	t.Helper()
+	require.NoError(t, client.SetReadDeadline(time.Now().Add(patience)))
+	return bufio.NewReader(client)
+}
+
 func answer(t *testing.T, client net.Conn) *bufio.Reader {
 	t.Helper()
-	r := bufio.NewReader(client)
-	require.NoError(t, client.SetReadDeadline(time.Now().Add(patience)))
+	r := newReader(t, client)
 	res, err := http.ReadResponse(r, nil)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusSwitchingProtocols, res.StatusCode)

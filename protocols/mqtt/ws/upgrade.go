@@ -66,7 +66,7 @@ func (c *Conn) upgrade() error {
 
 func (c *Conn) answer(head, rest []byte) error {
 	r, err := http.ReadRequest(bufio.NewReaderSize(bytes.NewReader(head), len(head)))
-	if err != nil {
+	if err != nil || !validNames(r.Header) {
 		return c.reject(refuse(http.StatusBadRequest, "bad_request", "not an HTTP request"))
 	}
 	protocol, no := c.l.rules.judge(r)
@@ -126,7 +126,7 @@ func (g *rules) judge(r *http.Request) (protocol string, no *refusal) {
 		return "", refuse(http.StatusBadRequest, bad, "want a GET request of HTTP/1.1 without a body")
 	case r.URL.Path != g.path:
 		return "", refuse(http.StatusNotFound, "path", "MQTT is served at another path")
-	case !hasToken(r.Header, "Connection", "upgrade") || !hasToken(r.Header, "Upgrade", "websocket"):
+	case !hasToken(r.Header, "Connection", "upgrade", strings.EqualFold) || !hasToken(r.Header, "Upgrade", "websocket", strings.EqualFold):
 		return "", refuse(http.StatusUpgradeRequired, bad, "want Connection: Upgrade and Upgrade: websocket")
 	case len(version) != 1 || version[0] != "13":
 		return "", refuse(http.StatusUpgradeRequired, bad, "want Sec-WebSocket-Version: 13")
@@ -136,18 +136,37 @@ func (g *rules) judge(r *http.Request) (protocol string, no *refusal) {
 		return "", refuse(http.StatusForbidden, "origin", "request comes from a page of an origin that is not in origins")
 	}
 	for _, p := range protocols {
-		if hasToken(r.Header, "Sec-WebSocket-Protocol", p) {
+		if hasToken(r.Header, "Sec-WebSocket-Protocol", p, exactly) {
 			return p, nil
 		}
 	}
 	return "", refuse(http.StatusBadRequest, "subprotocol", "want Sec-WebSocket-Protocol: mqtt") // [MQTT-6.0.0-3]
 }
 
-// hasToken looks for a token, in any case, in the comma-separated lists of a header.
-func hasToken(h http.Header, name, token string) bool {
+// validNames reports whether the names of all headers are tokens. The library
+// lets others pass, such as one with a space before the colon (RFC 9112
+// section 5.1), which a proxy may read as the name that was meant.
+func validNames(h http.Header) bool {
+	const symbols = "!#$%&'*+-.^_`|~"
+	for name := range h {
+		if strings.ContainsFunc(name, func(r rune) bool {
+			return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune(symbols, r)
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+// exactly compares subprotocols: the client must find in the answer what it
+// offered (RFC 6455 section 4.1).
+func exactly(a, b string) bool { return a == b }
+
+// hasToken looks for a token in the comma-separated lists of a header.
+func hasToken(h http.Header, name, token string, equal func(a, b string) bool) bool {
 	for _, list := range h.Values(name) {
 		for t := range strings.SplitSeq(list, ",") {
-			if strings.EqualFold(strings.Trim(t, " \t"), token) {
+			if equal(strings.Trim(t, " \t"), token) {
 				return true
 			}
 		}
