@@ -25,6 +25,9 @@ func TestPahoWays(t *testing.T) {
 		if strings.HasSuffix(t.Name(), servers.Paho2) {
 			ways["unix"] = []string{d.unix}
 		}
+		if testing.Short() {
+			ways = map[string][]string{"wss": ways["wss"]} // TLS and WebSocket in one
+		}
 		for way, args := range ways {
 			for _, version := range []string{"31", "311", "5"} {
 				t.Run(way+"/"+version, func(t *testing.T) {
