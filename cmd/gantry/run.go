@@ -23,6 +23,7 @@ func (c *runCmd) Run(ctx context.Context, s streams) error {
 		return err
 	}
 	log := newLogger(cfg.Log, s.err)
+	slog.SetDefault(log) // for libraries that have a word to say, such as about small socket buffers
 	g, err := gateway.New(cfg, log)
 	if err != nil {
 		return err

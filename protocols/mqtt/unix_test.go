@@ -6,9 +6,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"gantry/broker"
-
 	"github.com/stretchr/testify/require"
+
+	"gantry/broker"
 )
 
 // Connections of a Unix socket have no address by which one client could be told
