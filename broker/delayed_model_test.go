@@ -69,6 +69,7 @@ func (m *delayedModel) boot() {
 }
 
 func (m *delayedModel) step() {
+	synctest.Wait() // a disk that fails in the middle of a round may change the order
 	switch m.rand.IntN(10) {
 	case 0:
 		m.store.failWith(errDisk)

@@ -247,7 +247,7 @@ type lastSent struct {
 	sequence int32
 }
 
-func (d *disowner) produce(kreq kmsg.Request) (kmsg.Response, error, bool) {
+func (d *disowner) produce(kreq kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake's order
 	d.fake.KeepControl()
 	req := kreq.(*kmsg.ProduceRequest)
 	d.mu.Lock()
@@ -265,7 +265,7 @@ func (d *disowner) produce(kreq kmsg.Request) (kmsg.Response, error, bool) {
 	return nil, nil, false
 }
 
-func (d *disowner) describe(kreq kmsg.Request) (kmsg.Response, error, bool) {
+func (d *disowner) describe(kreq kmsg.Request) (kmsg.Response, error, bool) { //nolint:revive // kfake's order
 	d.fake.KeepControl()
 	req := kreq.(*kmsg.DescribeProducersRequest)
 	resp := req.ResponseKind().(*kmsg.DescribeProducersResponse)
