@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,7 +20,7 @@ type shot struct {
 	expired bool
 	stopped bool // refused, or behind one of its lane that was
 
-	mu     sync.Mutex // covers reason, which a callback may set
+	mu     sync.Mutex // covers reason and delayed.recorded, which callbacks may set
 	reason Reason
 }
 
@@ -79,7 +80,6 @@ func (r *round) run(step func(*shot)) {
 func (r *round) stopBehind() {
 	failed := make(map[laneKey]bool)
 	for _, s := range r.shots {
-		s.delayed.recorded = s.delayed.recorded || !s.stopped && s.outcome().OK()
 		if lane := s.delayed.lane(); !s.expired {
 			s.stopped = s.stopped || failed[lane] || !s.outcome().OK()
 			failed[lane] = s.stopped
@@ -126,11 +126,63 @@ func (r *round) record(s *shot) {
 		if reason := b.mayTake(s.targets, m); !reason.OK() {
 			return reason
 		}
-		if s.delayed.recorded {
-			return Success
-		}
-		return b.record(r.ctx, p)
+		return r.recordIn(s, p)
 	})
+}
+
+// recordIn gives the message to the recorders that do not have it. Each answers
+// for itself: what one refuses is tried again with that one alone.
+func (r *round) recordIn(s *shot, p *Publication) (worst Reason) {
+	recorders := r.broker.recorders
+	s.mu.Lock()
+	if s.delayed.recorded == nil {
+		s.delayed.recorded = make([]bool, len(recorders))
+	}
+	have := slices.Clone(s.delayed.recorded)
+	s.mu.Unlock()
+	for i, rec := range recorders {
+		if have[i] {
+			continue
+		}
+		p.Hold()
+		one := &Publication{Message: s.message}
+		one.done = func(reason Reason) { p.Done(r.recorded(s, i, reason)) }
+		one.Hold()
+		reason := rec.Record(r.ctx, one)
+		p.matched = p.matched || one.matched
+		if !reason.OK() && !r.givesUp(s, reason) {
+			worst = reason
+		}
+		one.Done(reason)
+	}
+	return worst
+}
+
+// recorded notes what a recorder answered, and returns what that means for the
+// attempt.
+func (r *round) recorded(s *shot, recorder int, reason Reason) Reason {
+	if !reason.OK() && !r.givesUp(s, reason) {
+		return reason
+	}
+	s.mu.Lock()
+	s.delayed.recorded[recorder] = true
+	s.mu.Unlock()
+	if !reason.OK() && s.message.QoS > 0 {
+		r.broker.stats.drop(DropUnsendable)
+		r.broker.log.Error("a delayed message can never be recorded, it goes on without", "id", s.delayed.id, "client", s.message.ClientID,
+			"topic", s.message.Topic, "recorder", r.broker.recorders[recorder].(Hook).Name(), "reason", reason)
+	}
+	return Success
+}
+
+// givesUp reports whether a refusal is not worth another attempt: nothing is
+// promised with QoS 0, and some do not depend on the moment.
+func (r *round) givesUp(s *shot, reason Reason) bool {
+	switch reason {
+	case PacketTooLarge, InvalidTopic, InvalidPayload, NotAuthorized:
+		return true
+	}
+	return s.message.QoS == 0
 }
 
 // distribute is the second step.

@@ -34,8 +34,8 @@ type delayedMessage struct {
 	held    bool // in the list of a lane
 	stored  bool // the store has it
 
-	recorded bool // the recorders have it, so another attempt must not give it to them again
-	attempts int  // that failed
+	recorded []bool // which recorders have it, so another attempt must not give it to them again; covered by mu of the shot
+	attempts int    // that failed
 	reason   Reason
 }
 

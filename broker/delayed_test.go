@@ -547,3 +547,36 @@ func TestDelayedNoticesThatTheClockWasSet(t *testing.T) {
 		require.Equal(t, []string{"x"}, sub.payloads())
 	})
 }
+
+// A retry gives the message to those that refused it, and to nobody else.
+func TestDelayedReachesOneRecorderOnceWhileAnotherRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		healthy := &countingHook{}
+		full := &countingHook{answer: func(*Message) Reason { return QuotaExceeded }}
+		b := newBroker(t, newMemStore(), func(c *Config) { c.Hooks = []Hook{healthy, full} })
+		pub := connect(t, b, "pub")
+		require.Equal(t, Success, pub.publish("$delayed/5/t", "x", 1))
+		later(time.Hour)
+		require.Equal(t, []string{"x"}, healthy.seen(), "once, however often the other one refuses")
+	})
+}
+
+// A recorder that can never take a message loses it, counted; those behind it go on.
+func TestDelayedThatCannotBeRecordedHoldsNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hook := &countingHook{answer: func(m *Message) Reason {
+			if string(m.Payload) == "large" {
+				return PacketTooLarge
+			}
+			return Success
+		}}
+		b := newBroker(t, newMemStore(), func(c *Config) { c.Hooks = []Hook{hook} })
+		pub := connect(t, b, "pub")
+		require.Equal(t, Success, pub.publish("$delayed/5/t", "large", 1))
+		require.Equal(t, Success, pub.publish("$delayed/5/t", "small", 1))
+		later(24 * time.Hour)
+		require.Equal(t, []string{"small"}, hook.seen())
+		require.Equal(t, uint64(1), b.Stats().Dropped["unsendable"])
+		require.Zero(t, b.Stats().Delayed.Waiting)
+	})
+}

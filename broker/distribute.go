@@ -134,7 +134,6 @@ type handover struct {
 	batch       Batch
 	entries     []pendingEntry
 	retained    *Message // the message that changed the retained value, nil = it did not
-	replaced    *Message // the retained value before
 
 	// Room for the usual case, so that it costs one allocation.
 	op     [1]Op
@@ -173,7 +172,7 @@ func (pe *pendingEntry) target() Target {
 func (h *handover) retain() Reason {
 	b, m := h.broker, h.publication.Message
 	if len(m.Payload) == 0 { // clears the value, is delivered, is not kept [MQTT-3.3.1-6]
-		if h.replaced = b.retained.clear(m.Topic); h.replaced != nil {
+		if changed, _ := b.retained.change(m, noLimits); changed {
 			h.retained = m
 			b.expiries.forget(m.Topic)
 			h.batch.Ops = append(h.batch.Ops, Op{Kind: OpUnretain, Topic: m.Topic})
@@ -186,11 +185,10 @@ func (h *handover) retain() Reason {
 	if c.tooLarge(m) {
 		refused = limitPayload
 	} else {
-		h.replaced, refused = b.retained.put(kept, c.limits())
+		_, refused = b.retained.change(kept, c.limits())
 	}
 	if refused != limitNone {
 		b.noteLimit(refused)
-		h.replaced = nil
 		if m.QoS == 0 {
 			return Success // delivered all the same
 		}
@@ -254,8 +252,12 @@ func (h *handover) reserveIn(t *target, m *Message) bool {
 func (h *handover) commit(ctx context.Context, targets []target) Reason {
 	p := h.publication
 	if p.Message.QoS == 0 { // retained, perhaps; nobody is promised anything
-		if len(h.batch.Ops) > 0 && h.broker.commit(ctx, &h.batch, nil) != nil {
+		if len(h.batch.Ops) == 0 {
+			return Success
+		}
+		if err := h.broker.commit(ctx, &h.batch, h.settleRetained); err != nil {
 			h.broker.stats.drop(DropStore)
+			h.settleRetained(err)
 		}
 		return Success
 	}
@@ -285,9 +287,7 @@ func (h *handover) enqueue() {
 // the store holds can be read from now on.
 func (h *handover) committed(err error) {
 	h.broker.noteCommit(err)
-	if err != nil {
-		h.unretain()
-	}
+	h.settleRetained(err)
 	for i := range h.entries {
 		h.entries[i].session.saved(&h.entries[i], err)
 	}
@@ -296,7 +296,7 @@ func (h *handover) committed(err error) {
 
 // takeBack undoes what was prepared for a batch that the store did not take.
 func (h *handover) takeBack() {
-	h.unretain()
+	h.settleRetained(ErrBusy)
 	for i := range h.entries {
 		s := h.entries[i].session
 		s.mu.Lock()
@@ -307,14 +307,15 @@ func (h *handover) takeBack() {
 	}
 }
 
-// unretain puts the value back that the store still has.
-func (h *handover) unretain() {
+// settleRetained notes what became of the change of the retained value. One
+// whose publisher is told that it failed is undone; with QoS 0, which promises
+// nothing, the value stays in memory.
+func (h *handover) settleRetained(err error) {
 	if h.retained == nil {
 		return
 	}
-	h.broker.retained.restore(h.retained, h.replaced)
-	if h.replaced != nil {
-		h.broker.noteExpiry(h.replaced)
+	if again := h.broker.retained.settle(h.retained, err == nil, h.retained.QoS == 0); again != nil {
+		h.broker.noteExpiry(again)
 	}
 }
 

@@ -43,23 +43,23 @@ type holders struct {
 }
 
 // hold gives the filter to the session unless another one has it, and reports
-// whether the session has it now.
-func (h *holders) hold(filter string, s *sessionState) bool {
+// whether the session has it now, and whether that is new.
+func (h *holders) hold(filter string, s *sessionState) (ok, taken bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch h.filters[filter] {
 	case s:
-		return true
+		return true, false
 	case nil:
 	default:
-		return false
+		return false, false
 	}
 	if h.filters == nil {
 		h.filters, h.held = make(map[string]*sessionState), make(map[*sessionState][]string)
 	}
 	h.filters[filter] = s
 	h.held[s] = append(h.held[s], filter)
-	return true
+	return true, true
 }
 
 // holds reports whether the session has the filter.

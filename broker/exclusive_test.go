@@ -266,3 +266,17 @@ func TestExclusiveAgainstAModel(t *testing.T) {
 		})
 	})
 }
+
+// What the store still has stays held, however often it fails.
+func TestExclusiveHoldOutlastsTwoFailures(t *testing.T) {
+	store := newMemStore()
+	b := newBroker(t, store)
+	one, two := connect(t, b, "one", durable), connect(t, b, "two", durable)
+	require.Equal(t, Success, one.ask("$exclusive/e"))
+	store.err = errDisk
+	require.Equal(t, ServerUnavailable, one.unsubscribe("$exclusive/e"))
+	require.Equal(t, ServerUnavailable, one.ask("$exclusive/e"))
+	store.err = nil
+	require.Len(t, store.session("one").subs, 1)
+	require.Equal(t, QuotaExceeded, two.ask("$exclusive/e"), "the store still has it with the first one")
+}

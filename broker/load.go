@@ -62,9 +62,11 @@ func (b *Broker) restore(stored *StoredSession) {
 		if sub.ID != 0 {
 			sub.ids = []uint32{sub.ID}
 		}
-		if IsExclusive(sub.Filter) && !b.exclusive.hold(sub.Filter, st) {
-			b.heldTwice(st, sub.Filter)
-			continue
+		if IsExclusive(sub.Filter) {
+			if ok, _ := b.exclusive.hold(sub.Filter, st); !ok {
+				b.heldTwice(st, sub.Filter)
+				continue
+			}
 		}
 		if st.subs == nil {
 			st.subs = make(map[string]*subscription)

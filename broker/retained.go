@@ -18,6 +18,8 @@ type retained struct {
 	count atomic.Int64
 	bytes atomic.Int64
 
+	changes retainedChanges
+
 	// order makes "set the value and hand it to the store" one step per topic,
 	// so that memory and disk agree about which of two messages is the last.
 	// One slot each; a channel, because a writer may wait for the disk while it
@@ -141,28 +143,6 @@ func (r *retained) clearLocked(topic string) (old *Message) {
 		r.bytes.Add(-int64(old.size()))
 	}
 	return old
-}
-
-// restore undoes what m did to the retained value of its topic, unless
-// another message changed it since.
-func (r *retained) restore(m, old *Message) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var now *Message
-	if n := r.find(m.Topic); n != nil {
-		now = n.message.Load()
-	}
-	switch cleared := len(m.Payload) == 0; {
-	case cleared && now != nil, !cleared && now != m:
-	case now != nil && old != nil:
-		r.replace(old, now, noLimits)
-	case old != nil:
-		r.grow(old.size(), noLimits.bytes)
-		r.count.Add(1)
-		r.make(m.Topic).message.Store(old)
-	default:
-		r.clearLocked(m.Topic)
-	}
 }
 
 func (n *retainedNode) clear(topic string) *Message {

@@ -33,8 +33,19 @@ type routerNode struct {
 // only it causes.
 type subscription struct {
 	Subscription
-	ids []uint32
+	ids     []uint32
+	arrival *arrival // nil when the store had the filter from the start
 }
+
+// arrival is the way of a filter to the store, which several Subscribes may be
+// on at the same time. Covered by mu of the session.
+type arrival struct {
+	stored bool // one of them is there
+	taken  bool // an exclusive hold began with the first
+}
+
+// missing reports whether the store does not have the filter.
+func (s *subscription) missing() bool { return s.arrival != nil && !s.arrival.stored }
 
 // route is one subscription at the node of its filter.
 type route struct {

@@ -72,3 +72,39 @@ func TestFailingStoreDoesNotFloodTheLog(t *testing.T) {
 	require.Equal(t, 1, strings.Count(text.String(), errDisk.Error()))
 	require.EqualValues(t, 1000, b.Stats().StoreErrors)
 }
+
+// Two Subscribes of a new filter that both fail leave nothing; one that the store
+// takes is enough to stay.
+func TestSubscribesThatFailTogether(t *testing.T) {
+	for _, failing := range [][]bool{{true, true}, {false, true}, {true, false}} {
+		store := newMemStore()
+		b := newBroker(t, store)
+		one, two := connect(t, b, "one", durable), connect(t, b, "two", durable)
+		store.hold(true)
+		got := make(chan Reason, 2)
+		for range failing {
+			one.Subscribe([]Subscription{{Filter: "$exclusive/e", QoS: 1}}, func(r []Reason, _ []QoS) { got <- r[0] })
+		}
+		batches := 0
+		store.mu.Lock()
+		store.fail = func(*Batch) error {
+			batches++
+			if failing[batches-1] {
+				return errDisk
+			}
+			return nil
+		}
+		store.mu.Unlock()
+		store.hold(false)
+		for _, fails := range failing {
+			require.Equal(t, !fails, (<-got).OK())
+		}
+		store.mu.Lock()
+		store.fail = nil
+		store.mu.Unlock()
+		stays := !failing[0] || !failing[1]
+		require.Equal(t, stays, two.ask("$exclusive/e") == QuotaExceeded, failing)
+		require.Equal(t, stays, len(one.state.subs) == 1, failing)
+		require.Equal(t, stays, len(store.session("one").subs) == 1, failing)
+	}
+}

@@ -37,6 +37,8 @@ func (s *Session) Subscribe(subs []Subscription, done func([]Reason, []QoS)) {
 		}
 		if err != nil {
 			work.undo(err)
+		} else {
+			work.settle()
 		}
 		done(work.reasons, work.granted)
 		tell()
@@ -56,7 +58,7 @@ type subscribing struct {
 	state   *sessionState
 	reasons []Reason
 	granted []QoS
-	added   []*subscription // whose filters were not held before
+	added   []*subscription // whose filters the store does not have yet
 	queued  []*pendingEntry // retained values on their way to the store
 	ops     []Op
 }
@@ -80,10 +82,19 @@ func (w *subscribing) add(sub *Subscription) Reason {
 	if sub.ID != 0 {
 		kept.ids = []uint32{sub.ID}
 	}
-	if IsExclusive(kept.Filter) && !st.broker.exclusive.hold(kept.Filter, st) {
-		return QuotaExceeded
+	taken := false
+	if IsExclusive(kept.Filter) {
+		var ok bool
+		if ok, taken = st.broker.exclusive.hold(kept.Filter, st); !ok {
+			return QuotaExceeded
+		}
 	}
 	before, existed := st.subs[kept.Filter]
+	if existed {
+		kept.arrival = before.arrival
+	} else {
+		kept.arrival = &arrival{taken: taken}
+	}
 	if st.subs == nil {
 		st.subs = make(map[string]*subscription)
 	}
@@ -91,7 +102,7 @@ func (w *subscribing) add(sub *Subscription) Reason {
 	st.broker.router.add(st, kept)
 	if i := slices.Index(w.added, before); i >= 0 {
 		w.added[i] = kept // the same filter twice
-	} else if !existed {
+	} else if kept.missing() {
 		w.added = append(w.added, kept)
 	}
 	// Devices subscribe anew with each connection. What is stored as it is need
@@ -145,15 +156,28 @@ func (w *subscribing) store(e entry) {
 	w.queued = append(w.queued, pe)
 }
 
+// settle notes that the store has the filters.
+func (w *subscribing) settle() {
+	w.state.mu.Lock()
+	defer w.state.mu.Unlock()
+	for _, sub := range w.added {
+		sub.arrival.stored = true
+	}
+}
+
 // undo takes back what the store refused. Filters that were held before stay,
-// with the new options, until the client subscribes again.
+// with the new options, until the client subscribes again; so does one of
+// which another Subscribe is on its way.
 func (w *subscribing) undo(err error) {
 	st := w.state
 	st.mu.Lock()
 	for _, sub := range w.added {
-		if st.subs[sub.Filter] == sub {
-			delete(st.subs, sub.Filter)
-			st.broker.router.remove(st, sub.Filter)
+		if st.subs[sub.Filter] != sub || !sub.missing() {
+			continue
+		}
+		delete(st.subs, sub.Filter)
+		st.broker.router.remove(st, sub.Filter)
+		if sub.arrival.taken {
 			st.broker.exclusive.free(sub.Filter, st)
 		}
 	}
