@@ -15,7 +15,7 @@ const (
 	DropExpired                        // its message expiry passed
 	DropTooLarge                       // larger than the receiver's Maximum Packet Size
 	DropStore                          // the store could not keep it or read it back
-	DropUnsendable                     // the adapter's protocol cannot carry it
+	DropUnsendable                     // the adapter's protocol, or a recorder of a delayed message, cannot carry it
 	DropDisconnected                   // only in memory, and its receiver's connection ended
 	DropSessionEnded                   // kept for its receiver, whose session ended first
 	dropReasons
