@@ -40,8 +40,8 @@ func (s *Session) Subscribe(subs []Subscription, done func([]Reason, []QoS)) {
 		} else {
 			work.settle()
 		}
+		tell() // first: what the client does after its answer is told later
 		done(work.reasons, work.granted)
-		tell()
 		st.unhold()
 	}
 	if !st.durable || len(work.ops) == 0 {
@@ -249,8 +249,8 @@ func (s *Session) Unsubscribe(filters []string, done func([]Reason)) {
 		if err == nil {
 			st.free(freed)
 		}
-		done(reasons)
 		tell()
+		done(reasons)
 	}
 	if !st.durable || len(ops) == 0 {
 		finish(nil)
