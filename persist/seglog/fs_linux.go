@@ -21,5 +21,6 @@ func (osFS) Space(dir string) (size, free int64, err error) {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		return 0, 0, os.NewSyscallError("statfs", err)
 	}
-	return int64(st.Blocks) * st.Bsize, int64(st.Bavail) * st.Bsize, nil
+	block := int64(st.Bsize) //nolint:unconvert // 32 bits on 32-bit machines
+	return int64(st.Blocks) * block, int64(st.Bavail) * block, nil
 }
