@@ -31,8 +31,8 @@ type Config struct {
 	// taken. Default 0: no limit, the caps of sessions are the broker's.
 	MaxBytes int64
 	// Reserve is the size in bytes of a file that holds disk for the moment when everything else is full. It is then given up, and until
-	// there is room for it again only batches that delete are taken (others get ErrFull): so acknowledgements can be noted and the
-	// cleaner can work, and the store frees its own way out. At least two segments. Default 0: none.
+	// there is room for it again and as much beside it only batches that delete are taken (others get ErrFull): so acknowledgements can
+	// be noted and the cleaner can work, and the store frees its own way out. At least two segments. Default 0: none.
 	Reserve int64
 	// FS is the file system. Default: the operating system's.
 	FS seglog.FS

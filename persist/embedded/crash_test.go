@@ -193,8 +193,27 @@ func TestFailingDisk(t *testing.T) {
 // A full disk refuses what is added. Nobody frees space for the store: what its receivers complete must be enough, and the reserve is
 // what lets it be noted and cleaned up.
 func TestDiskFull(t *testing.T) {
-	disk := faultfs.New()
-	cfg := embedded.Config{Dir: "/store", FS: disk, SegmentBytes: 16 << 10, CleanAbove: 32 << 10, Reserve: 32 << 10}
+	t.Run("silent", func(t *testing.T) {
+		disk := faultfs.New()
+		testDiskFull(t, disk, disk)
+	})
+	t.Run("tells its space", func(t *testing.T) {
+		disk := faultfs.New()
+		testDiskFull(t, disk, tellingFS{disk})
+	})
+}
+
+const fullAt = 200 << 10
+
+// tellingFS is a disk that tells its space. Its size is larger than its capacity, so that segments are left as they are.
+type tellingFS struct{ *faultfs.Disk }
+
+func (d tellingFS) Space(string) (size, free int64, err error) {
+	return 1 << 40, fullAt - d.Used(), nil
+}
+
+func testDiskFull(t *testing.T, disk *faultfs.Disk, fs seglog.FS) {
+	cfg := embedded.Config{Dir: "/store", FS: fs, SegmentBytes: 16 << 10, CleanAbove: 32 << 10, Reserve: 32 << 10}
 	s := open(t, cfg)
 	m := storetest.NewModel()
 	apply := func(ops ...broker.Op) error {
@@ -214,7 +233,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	require.NoError(t, apply(put("a")))
 	require.Eventually(t, func() bool { return disk.Used() > 32<<10 }, 10*time.Second, time.Millisecond, "there is a reserve")
-	disk.SetCapacity(200 << 10)
+	disk.SetCapacity(fullAt)
 	full := uint64(1)
 	var err error
 	for ; err == nil; full++ {

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"gantry/persist/seglog"
@@ -47,27 +46,39 @@ func (r *reserve) take() (err error) {
 		}
 	}()
 	have, err := f.Size()
-	switch {
-	case err != nil || have == r.size:
+	if err != nil || have == r.size {
 		return err
-	case have > r.size: // from a larger one
-		if err := f.Truncate(r.size); err != nil {
+	}
+	if have < r.size {
+		size, err := r.room()
+		if err != nil {
 			return err
 		}
-		return f.Sync()
-	case !r.room():
-		return syscall.ENOSPC
+		if err := fillWithNoise(f, size); err != nil {
+			return err
+		}
+		have = size
 	}
-	block := make([]byte, min(reserveBlock, r.size))
-	for i := range block { // not zeros: a file system may keep those for nothing
-		block[i] = byte(rand.Uint32())
-	}
-	for at := int64(0); at < r.size; at += int64(len(block)) {
-		if _, err := f.WriteAt(block[:min(int64(len(block)), r.size-at)], at); err != nil {
+	if have > r.size { // also from a larger one
+		if err := f.Truncate(r.size); err != nil {
 			return err
 		}
 	}
 	return f.Sync()
+}
+
+// fillWithNoise writes size bytes. Not zeros: a file system may keep those for nothing.
+func fillWithNoise(f seglog.File, size int64) error {
+	block := make([]byte, min(reserveBlock, size))
+	for i := range block {
+		block[i] = byte(rand.Uint32())
+	}
+	for at := int64(0); at < size; at += int64(len(block)) {
+		if _, err := f.WriteAt(block[:min(int64(len(block)), size-at)], at); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // giveReserve gives the file up when the disk has been found full.
@@ -83,7 +94,8 @@ func (s *Store) giveReserve() {
 		s.log.Error("give up the reserve on a full disk", "file", r.path, "err", err)
 		return
 	}
-	r.held, r.pause, r.next = false, 0, time.Time{}
+	// What waits for this room comes first; the next look is not at once.
+	r.held, r.pause, r.next = false, reserveRetry, time.Now().Add(reserveRetry)
 	s.log.Error("disk full: living on the reserve, only what deletes is taken until there is room again", "dir", s.cfg.Dir, "bytes", r.size)
 }
 

@@ -15,7 +15,8 @@ import (
 	"gantry/persist/storetest"
 )
 
-// Whatever is written, the log stays within CleanAbove or twice what lives, plus what arrives while a segment is cleaned.
+// Whatever is written, the log stays within CleanAbove or twice what lives, plus what arrives while a segment is cleaned. How much that
+// is depends on the machine, so what is published pauses for the cleaner: it must get there without another commit to wake it.
 func TestLogStaysSmall(t *testing.T) {
 	const segment, above = 64 << 10, 512 << 10
 	cfg := embedded.Config{Dir: t.TempDir(), Sync: seglog.SyncNever, SegmentBytes: segment, CleanAbove: above}
@@ -31,16 +32,19 @@ func TestLogStaysSmall(t *testing.T) {
 	}
 	var peak, written int64
 	for seq := uint64(1); seq <= 8000; seq++ {
-		apply(enqueue("a", seq, 1000))
+		apply(enqueue("a", seq, 800), delay(seq, 200))
 		if seq > 50 {
-			apply(broker.Op{Kind: broker.OpDequeue, ClientID: "a", Seq: seq - 50})
+			apply(broker.Op{Kind: broker.OpDequeue, ClientID: "a", Seq: seq - 50}, broker.Op{Kind: broker.OpDelayDone, Seq: seq - 50})
 		}
 		written += 1100
 		peak = max(peak, s.Stats().Bytes)
+		if seq%100 == 0 {
+			require.Eventually(t, func() bool { return s.Stats().Bytes <= above }, patience, 100*time.Microsecond, "the cleaner stopped short")
+		}
 	}
 	st := s.Stats()
 	t.Logf("written %d KiB, peak %d KiB, cleaned %d segments, copied %d KiB", written>>10, peak>>10, st.Cleaned, st.CopiedBytes>>10)
-	require.Less(t, peak, int64(above+16*segment))
+	require.Less(t, peak, int64(above+8*segment))
 	require.Less(t, st.LiveBytes, int64(200<<10))
 	require.NoError(t, s.Close())
 	storetest.Check(t, open(t, cfg), m)

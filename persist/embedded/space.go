@@ -1,6 +1,10 @@
 package embedded
 
-import "gantry/persist/seglog"
+import (
+	"syscall"
+
+	"gantry/persist/seglog"
+)
 
 // spacer is a file system that knows its size; the operating system's on Linux is one.
 type spacer interface {
@@ -36,13 +40,20 @@ func (c *Config) fs() seglog.FS {
 	return seglog.OS()
 }
 
-// room reports whether the reserve fits with as much again left for others, as far as the file system says. It saves writing for nothing,
-// and taking the last room from the queues of the bridges.
-func (r *reserve) room() bool {
+// room returns how many bytes have to be written to make the reserve, or ENOSPC. There must be as much again beside it, for others: the
+// bridges' queues, and so that giving the reserve up is not taken for room to have it again. A file system that says what is free spares
+// writing for nothing; for one that does not, both are written, and the second half is cut off.
+func (r *reserve) room() (write int64, err error) {
 	fs, ok := r.fs.(spacer)
 	if !ok {
-		return true
+		return 2 * r.size, nil
 	}
 	_, free, err := fs.Space(r.dir)
-	return err != nil || free >= 2*r.size
+	switch {
+	case err != nil:
+		return 2 * r.size, nil //nolint:nilerr // writing tells
+	case free < 2*r.size:
+		return 0, syscall.ENOSPC
+	}
+	return r.size, nil
 }

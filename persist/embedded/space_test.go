@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -48,6 +49,23 @@ func TestReserveLeavesRoomForOthers(t *testing.T) {
 	r.size = 256 << 10
 	require.NoError(t, r.take(), "a smaller one is made of it")
 	require.EqualValues(t, 256<<10, disk.Used())
+}
+
+// A file system that does not say what is free: what the reserve itself gave up is no room for it.
+func TestReserveOnASilentDisk(t *testing.T) {
+	const size = 512 << 10
+	disk := faultfs.New()
+	r := newReserve(&Config{Dir: "/", Reserve: size, FS: disk})
+	disk.SetCapacity(2*size - 1)
+	require.ErrorIs(t, r.take(), syscall.ENOSPC)
+	require.False(t, r.held)
+	require.Zero(t, disk.Used(), "what was written to find out is gone")
+	disk.SetCapacity(2 * size)
+	require.NoError(t, r.take())
+	require.True(t, r.held)
+	require.EqualValues(t, size, disk.Used(), "the other half is for others")
+	require.NoError(t, r.take(), "there already")
+	require.EqualValues(t, size, disk.Peak()-size)
 }
 
 func TestTheOperatingSystemTellsItsSpace(t *testing.T) {
