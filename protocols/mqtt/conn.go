@@ -31,6 +31,7 @@ type conn struct {
 	srv    *Server
 	nc     net.Conn
 	mobile mobile          // nc, if its client may move
+	lively lively          // nc, if it sees more of the client than Read shows
 	remote netip.AddrPort  // where the client came from
 	ctx    context.Context // ends with the connection: frees a blocked Publish
 	cancel context.CancelFunc
@@ -88,6 +89,7 @@ type ending struct {
 func newConn(s *Server, nc net.Conn, remote netip.AddrPort) *conn {
 	c := &conn{srv: s, nc: nc, remote: remote, seen: time.Now(), halfOpen: true}
 	c.mobile, _ = nc.(mobile)
+	c.lively, _ = nc.(lively)
 	c.cond.L = &c.mu
 	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	return c

@@ -135,6 +135,11 @@ func (c *conn) follow() {
 // the time may not be over yet.
 func (c *conn) silence() error {
 	c.armed = false
+	if c.lively != nil && c.session != nil {
+		if at := c.lively.Alive(); at.After(c.seen) {
+			c.seen = at
+		}
+	}
 	quiet := time.Since(c.seen)
 	if c.keepAlive > 0 && quiet >= c.keepAlive {
 		return errKeepAlive

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"net"
 	"net/netip"
+	"time"
 )
 
 // identified is a connection whose transport may have proved who the client is.
@@ -17,6 +18,14 @@ type mobile interface {
 	// Moved returns the address of the client when it has changed since the last
 	// call. It is called by the reader, often.
 	Moved() (netip.AddrPort, bool)
+}
+
+// lively is a connection of which Read returns nothing while a packet is under
+// way, though bytes of it arrive.
+type lively interface {
+	// Alive returns when the client was last seen alive that way; the zero time
+	// if it was not. The reader calls it before it gives a silent client up.
+	Alive() time.Time
 }
 
 // gatherer is a connection for which one write is more than a matter of speed:

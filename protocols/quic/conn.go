@@ -61,6 +61,16 @@ func (c *Conn) Moved() (to netip.AddrPort, ok bool) {
 	return now, true
 }
 
+// Alive returns when the client last gave a sign of life within a packet that
+// Read has not returned yet; the zero time if it has not. With one stream Read
+// shows that itself.
+func (c *Conn) Alive() time.Time {
+	if c.mux == nil {
+		return time.Time{}
+	}
+	return c.mux.alive.last()
+}
+
 // Identity returns the user that the certificate of the client stands for.
 func (c *Conn) Identity() (user string, ok bool) {
 	s := c.qc.ConnectionState().TLS

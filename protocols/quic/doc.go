@@ -19,10 +19,15 @@
 //   - A packet that a data stream cannot carry, or that is malformed, resets the
 //     stream with the reason code of MQTT. The session and the others live.
 //   - A data stream that is reset, or whose answers the client refuses, loses its
-//     subscriptions. Deliveries that it has not acknowledged come again when the
-//     client resumes its session, and may be acknowledged on any other stream.
+//     subscriptions. Messages with QoS 1 and 2 that wait for it go to the control
+//     stream. Deliveries that it has not acknowledged come again when the client
+//     resumes its session, and may be acknowledged on any other stream.
+//   - PUBREL comes on the stream of its PUBREC, on the control stream when that one
+//     has ended. When it was aborted it may come a second time.
 //   - A data stream that the client ends in order gets the answers that it waits
 //     for, and ends. Its subscriptions go on, on the control stream.
+//   - SUBACK says what a data stream gets; of 4096 filters at most, the messages of
+//     further ones come on the control stream.
 //   - The same filter on two streams is one subscription, of the later one.
 //   - A client that does not read a data stream loses QoS 0 messages for it when
 //     256 KiB wait; with QoS 1 and 2 it is disconnected after the write timeout.

@@ -29,6 +29,8 @@ type owner struct {
 	id     uint16  // the client's
 	exact  bool    // QoS 2: PUBREC is not the end
 	before int     // PUBCOMPs to drop: answers to what the client did not send
+
+	filters []string // of SUBSCRIBE and UNSUBSCRIBE: what the answer is about
 }
 
 func (d *ids) init() {
@@ -101,18 +103,36 @@ func (d *ids) answer(t wire.Type, sid uint16, failed bool) (st *stream, id uint1
 	return o.st, o.id
 }
 
+// asks remembers the filters of a request of the client until its answer.
+func (d *ids) asks(st *stream, id uint16, filters []string) {
+	if o := d.owners[st.ids[id]]; o != nil && o.filters == nil {
+		o.filters = filters
+	}
+}
+
+// asked returns the filters of a request whose answer has come.
+func (d *ids) asked(sid uint16) []string {
+	o := d.owners[sid]
+	if o == nil || o.st == nil {
+		return nil
+	}
+	return o.filters
+}
+
 // abandon takes the identifiers of a stream that has ended. Nobody gets their
-// answers any more. It returns those of QoS 2, whose PUBREL will not come.
-func (d *ids) abandon(st *stream) (open []uint16) {
+// answers any more. It returns those of QoS 2, whose PUBREL will not come, and
+// the filters of requests that are not answered.
+func (d *ids) abandon(st *stream) (open []uint16, filters []string) {
 	for id, sid := range st.ids {
 		o := d.owners[sid]
-		o.st = nil
+		filters = append(filters, o.filters...)
+		o.st, o.filters = nil, nil
 		if o.exact {
 			open = append(open, sid)
 		}
 		delete(st.ids, id)
 	}
-	return open
+	return open, filters
 }
 
 // abandonExact is abandon for QoS 2 alone: the other answers are waited for.

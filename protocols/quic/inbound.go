@@ -39,10 +39,10 @@ func (st *stream) inbound(h wire.Header, p []byte) (first []byte, err error) {
 		}
 		at, exact = 2+int(binary.BigEndian.Uint16(body)), qos == 2
 	case wire.SUBSCRIBE, wire.UNSUBSCRIBE:
-		st.learnRoutes(h.Type, body)
+		return nil, st.request(h.Type, body)
 	case wire.PUBREL:
 	case wire.PUBCOMP, wire.PUBREC:
-		st.settled(h.Type, body)
+		st.learnRelease(h.Type, body)
 		return nil, nil
 	default:
 		return nil, nil
@@ -110,46 +110,57 @@ func (st *stream) check(h wire.Header, body []byte) error {
 	return fmt.Errorf("%w: %s", errType, h.Type)
 }
 
-// learnRoutes takes from SUBSCRIBE and UNSUBSCRIBE where messages go from now
-// on.
-func (st *stream) learnRoutes(t wire.Type, body []byte) {
-	m := st.m
-	to := st
-	if st.control {
-		to = nil
+// request prepares SUBSCRIBE or UNSUBSCRIBE: its answer will say where messages
+// go from then on.
+func (st *stream) request(t wire.Type, body []byte) error {
+	id, filters := filtersOf(t, body, st.m.version)
+	if len(filters) == 0 {
+		return nil // malformed, and package mqtt says so
 	}
+	_, err := st.renumber(body[:2], false)
+	if err == nil {
+		st.m.mu.Lock()
+		st.m.ids.asks(st, id, filters)
+		st.m.mu.Unlock()
+	}
+	return err
+}
+
+// filtersOf returns the filters of SUBSCRIBE or UNSUBSCRIBE, none if it is
+// malformed.
+func filtersOf(t wire.Type, body []byte, v wire.Version) (id uint16, filters []string) {
 	if t == wire.UNSUBSCRIBE {
-		p, err := wire.ParseUnsubscribe(body, m.version)
+		p, err := wire.ParseUnsubscribe(body, v)
 		if err != nil {
-			return
+			return 0, nil
 		}
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for _, f := range p.Filters {
-			m.routes.set(f, nil)
-		}
-		return
+		return p.PacketID, p.Filters
 	}
-	p, err := wire.ParseSubscribe(body, m.version)
+	p, err := wire.ParseSubscribe(body, v)
+	if err != nil {
+		return 0, nil
+	}
+	for _, f := range p.Filters {
+		filters = append(filters, f.Filter)
+	}
+	return p.PacketID, filters
+}
+
+// learnRelease takes from PUBREC where the PUBREL of a delivery goes, until
+// PUBCOMP, or a PUBREC that is a refusal, ends the delivery.
+func (st *stream) learnRelease(t wire.Type, body []byte) {
+	m := st.m
+	p, err := wire.ParseAck(t, body, m.version)
 	if err != nil {
 		return
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, f := range p.Filters {
-		m.routes.set(f.Filter, to)
-	}
-}
-
-// settled ends the QoS 2 delivery that a client has answered for the last time.
-func (st *stream) settled(t wire.Type, body []byte) {
-	p, err := wire.ParseAck(t, body, st.m.version)
-	if err != nil || t == wire.PUBREC && !p.Failed() {
+	if t == wire.PUBCOMP || p.Failed() || st.control {
+		delete(m.release, p.PacketID)
 		return
 	}
-	st.m.mu.Lock()
-	delete(st.m.release, p.PacketID)
-	st.m.mu.Unlock()
+	m.release[p.PacketID] = &pubrel{st: st}
 }
 
 // streamCode is the code with which a stream is aborted for an error of the

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"gantry/protocols/mqtt/wire"
 )
@@ -32,6 +33,7 @@ type mux struct {
 	rest    frame           // what Read has not returned yet; owned by the reader
 	readBy  *deadline
 	writeBy *deadline
+	alive   lifeSigns
 	start   sync.Once
 	accept  sync.Once
 	wg      sync.WaitGroup // all goroutines; Conn.end waits for them
@@ -44,7 +46,16 @@ type mux struct {
 	control *stream
 	ids     ids
 	routes  routes
-	release map[uint16]*stream // QoS 2 deliveries on data streams, by identifier: their PUBREL follows them
+	release map[uint16]*pubrel // by identifier of a QoS 2 delivery; those of the control stream are not there
+	late    []byte             // packets that ended data streams did not get, for the control stream
+	pings   int                // PINGRESPs to drop: answers to what the client did not send
+}
+
+// pubrel is where the PUBREL of a delivery goes: to the data stream on which the
+// client has sent PUBREC.
+type pubrel struct {
+	st   *stream
+	sent bool // it is on its way, and PUBCOMP is waited for
 }
 
 // frame is one or more whole packets of a stream.
@@ -56,7 +67,7 @@ type frame struct {
 func newMux(c *Conn) *mux {
 	m := &mux{
 		c: c, closing: c.qc.Context().Done(), frames: make(chan frame),
-		readBy: newDeadline(), writeBy: newDeadline(), down: make(chan struct{}), release: make(map[uint16]*stream),
+		readBy: newDeadline(), writeBy: newDeadline(), alive: lifeSigns{base: time.Now()}, down: make(chan struct{}), release: make(map[uint16]*pubrel),
 	}
 	m.ids.init()
 	return m
@@ -82,7 +93,10 @@ func (m *mux) read(p []byte) (int, error) {
 	}
 	n := copy(p, m.rest.b)
 	if m.rest.b = m.rest.b[n:]; len(m.rest.b) == 0 {
-		m.rest.from.read <- struct{}{}
+		select {
+		case m.rest.from.read <- struct{}{}:
+		case <-m.closing: // who has delivered it may wait no more
+		}
 		m.rest = frame{}
 	}
 	return n, nil
@@ -91,6 +105,11 @@ func (m *mux) read(p []byte) (int, error) {
 // deliver hands bytes to Read and waits until they were read. It reports false
 // when the connection has ended. Only the reader of from may call it.
 func (m *mux) deliver(b []byte, from *stream) bool {
+	select {
+	case <-m.closing:
+		return false
+	default:
+	}
 	select {
 	case m.frames <- frame{b, from}:
 	case <-m.closing:

@@ -6,8 +6,6 @@ import (
 	"net"
 	"os"
 
-	"github.com/quic-go/quic-go"
-
 	"gantry/protocols/mqtt/wire"
 )
 
@@ -46,7 +44,7 @@ func (m *mux) write(head, payload []byte) (int, error) {
 			if !last {
 				rest = nil
 			}
-			if err := m.enqueue(st, p, rest, h.Type == wire.PUBLISH && h.Flags&6 == 0); err != nil {
+			if err := m.enqueue(st, h, p, rest); err != nil {
 				return at, err
 			}
 		}
@@ -61,16 +59,21 @@ func (m *mux) write(head, payload []byte) (int, error) {
 	return len(head) + len(payload), nil
 }
 
-// writeControl writes to the control stream.
+// writeControl writes to the control stream, behind what ended data streams have
+// left for it.
 func (m *mux) writeControl(head, payload []byte) error {
-	if len(head) == 0 {
+	m.mu.Lock()
+	late := m.late
+	m.late = nil
+	m.mu.Unlock()
+	if len(late)+len(head) == 0 {
 		return nil
 	}
 	s := m.c.current()
 	if s == nil {
 		return errNoStream
 	}
-	b := net.Buffers{head, payload}
+	b := net.Buffers{late, head, payload}
 	_, err := b.WriteTo(s)
 	return err
 }
@@ -84,11 +87,14 @@ func (m *mux) route(h wire.Header, p []byte) (st *stream, keep bool) {
 		m.greeted(body)
 		return nil, true
 	case wire.PUBLISH:
-		return m.routeMessage(h, body), true
-	case wire.PUBREL:
+		n := 2 + int(binary.BigEndian.Uint16(body))
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		return m.release[binary.BigEndian.Uint16(body)], true
+		return m.routes.of(body[2:n]), true
+	case wire.PUBREL:
+		return m.routeRelease(body), true
+	case wire.PINGRESP:
+		return nil, m.routePing()
 	case wire.PUBACK, wire.PUBREC, wire.PUBCOMP, wire.SUBACK, wire.UNSUBACK:
 		return m.routeAnswer(h.Type, body)
 	}
@@ -106,15 +112,27 @@ func (m *mux) greeted(body []byte) {
 	m.welcome()
 }
 
-func (m *mux) routeMessage(h wire.Header, body []byte) *stream {
-	n := 2 + int(binary.BigEndian.Uint16(body))
+// routeRelease says where a PUBREL goes.
+func (m *mux) routeRelease(body []byte) *stream {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	st := m.routes.of(body[2:n])
-	if h.Flags>>1&3 == 2 && st != nil {
-		m.release[binary.BigEndian.Uint16(body[n:])] = st
+	r := m.release[binary.BigEndian.Uint16(body)]
+	if r == nil {
+		return nil
 	}
-	return st
+	r.sent = true
+	return r.st
+}
+
+// routePing reports whether the client waits for a PINGRESP.
+func (m *mux) routePing() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pings == 0 {
+		return true
+	}
+	m.pings--
+	return false
 }
 
 // routeAnswer gives an answer to whom it is for, under the client's identifier.
@@ -123,6 +141,9 @@ func (m *mux) routeAnswer(t wire.Type, body []byte) (st *stream, keep bool) {
 	failed := len(body) > 2 && body[2] >= 0x80
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if t == wire.SUBACK || t == wire.UNSUBACK {
+		m.reroute(t, body, m.ids.asked(sid))
+	}
 	st, id := m.ids.answer(t, sid, failed)
 	if st == nil {
 		return nil, false
@@ -134,16 +155,43 @@ func (m *mux) routeAnswer(t wire.Type, body []byte) (st *stream, keep bool) {
 	return st, true
 }
 
+// reroute takes from SUBACK and UNSUBACK where messages go from now on: what the
+// client is refused changes nothing. Caller holds mu.
+func (m *mux) reroute(t wire.Type, body []byte, filters []string) {
+	if len(filters) == 0 {
+		return
+	}
+	to := m.ids.owners[binary.BigEndian.Uint16(body)].st
+	if t == wire.UNSUBACK || to.control || to.leaving {
+		to = nil
+	}
+	// The codes are the end of the packet; before version 5 UNSUBACK has none,
+	// and cannot refuse.
+	codes := body[2:]
+	if len(codes) < len(filters) {
+		codes = make([]byte, len(filters))
+	}
+	codes = codes[len(codes)-len(filters):]
+	for i, f := range filters {
+		if codes[i] < 0x80 {
+			m.routes.set(f, to)
+		}
+	}
+}
+
 // enqueue gives a packet to the writer of a data stream. What is for a stream
-// that has ended stays unacknowledged, and the session sends it again on a
-// later connection.
-func (m *mux) enqueue(st *stream, head, payload []byte, droppable bool) error {
+// that has ended goes to the control stream as moves says.
+func (m *mux) enqueue(st *stream, h wire.Header, head, payload []byte) error {
 	n := len(head) + len(payload)
 	for {
 		m.mu.Lock()
-		if st.gone {
+		if st.closed {
+			moves := m.moves(st, h, head)
 			m.mu.Unlock()
-			return nil
+			if !moves {
+				return nil
+			}
+			return m.writeControl(head, payload)
 		}
 		if len(st.out) == 0 || len(st.out)+n <= streamQueue {
 			st.out = append(append(st.out, head...), payload...)
@@ -152,7 +200,7 @@ func (m *mux) enqueue(st *stream, head, payload []byte, droppable bool) error {
 			return nil
 		}
 		m.mu.Unlock()
-		if droppable {
+		if h.Type == wire.PUBLISH && h.Flags&6 == 0 {
 			m.c.l.metrics.dropped.Inc()
 			return nil
 		}
@@ -166,43 +214,16 @@ func (m *mux) enqueue(st *stream, head, payload []byte, droppable bool) error {
 	}
 }
 
-// send writes what is queued for a data stream, until it ends.
-func (st *stream) send() {
-	for {
-		select {
-		case <-st.wake:
-		case <-st.m.closing:
-			return
-		}
-		st.m.mu.Lock()
-		b, done := st.out, st.gone || st.finishing && len(st.ids) == 0
-		st.out = nil
-		st.m.mu.Unlock()
-		signal(st.room)
-		if len(b) > 0 {
-			if _, err := st.s.Write(b); err != nil {
-				st.stopped(err)
-				return
-			}
-			st.nudge() // there may be more, or nothing more to come
-			continue
-		}
-		if done {
-			_ = st.s.Close()
-			return
-		}
+// moves reports whether a packet that an ended data stream has not got goes to
+// the control stream: PUBRELs and messages do, but QoS 0 ends with a stream that
+// is aborted, as its subscriptions do. Caller holds mu.
+func (m *mux) moves(st *stream, h wire.Header, p []byte) bool {
+	switch h.Type {
+	case wire.PUBREL:
+		delete(m.release, binary.BigEndian.Uint16(p[h.Size:]))
+		return true
+	case wire.PUBLISH:
+		return h.Flags&6 != 0 || !st.gone
 	}
-}
-
-// stopped ends a stream whose client takes nothing more.
-func (st *stream) stopped(err error) {
-	var reset *quic.StreamError
-	if !errors.As(err, &reset) || !reset.Remote {
-		return // the reader has ended it, or the connection has ended
-	}
-	st.m.mu.Lock()
-	st.gone, st.out = true, nil
-	st.m.mu.Unlock()
-	signal(st.room)
-	st.s.CancelRead(0) // the reader does the rest
+	return false
 }

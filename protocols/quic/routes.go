@@ -14,7 +14,12 @@ import (
 type routes struct {
 	exact map[string][]route // filters without wildcards, by topic
 	wild  []route
+	n     int // all of them
 }
+
+// maxRoutes is how many filters data streams may have together. Messages of
+// those beyond come on the control stream.
+const maxRoutes = 4096
 
 type route struct {
 	filter string
@@ -26,10 +31,10 @@ type route struct {
 func (r *routes) set(filter string, st *stream) {
 	to := route{filter, broker.MatchedFilter(filter), st}
 	if strings.ContainsAny(to.match, "+#") {
-		r.wild = to.into(r.wild)
+		r.wild = r.into(r.wild, to)
 		return
 	}
-	all := to.into(r.exact[to.match])
+	all := r.into(r.exact[to.match], to)
 	if len(all) == 0 {
 		delete(r.exact, to.match)
 		return
@@ -41,11 +46,14 @@ func (r *routes) set(filter string, st *stream) {
 }
 
 // into puts a route in the place of one with the same filter.
-func (to route) into(all []route) []route {
+func (r *routes) into(all []route, to route) []route {
+	before := len(all)
 	all = slices.DeleteFunc(all, func(o route) bool { return o.filter == to.filter })
-	if to.st == nil {
+	r.n -= before - len(all)
+	if to.st == nil || r.n >= maxRoutes {
 		return all
 	}
+	r.n++
 	return append(all, to)
 }
 
@@ -80,5 +88,6 @@ func (r *routes) drop(st *stream) (filters []string) {
 		}
 	}
 	r.wild = slices.DeleteFunc(r.wild, of)
+	r.n -= len(filters)
 	return filters
 }

@@ -34,15 +34,21 @@ type stream struct {
 
 	buf  []byte
 	r, w int
-	raw  bool // control stream: what follows cannot be read as packets, and goes on as it is
+
+	arrived int // bytes since the last sign of life
+
+	raw bool // control stream: what follows cannot be read as packets, and goes on as it is
 
 	wake chan struct{} // there is something to write, or nothing more to come
 	room chan struct{} // there is room in out
 
 	ids       map[uint16]uint16 // covered by the mux's mu, as is the rest: the client's identifier to the session's
 	out       []byte            // what the writer has to write
+	leaving   bool              // messages do not come here any more
 	finishing bool              // the client has ended its side: ours ends when it has its answers
 	gone      bool              // nothing may be written any more
+	closed    bool              // the writer has ended: out is not looked at any more
+	pending   []string          // filters of requests that were not answered when the stream was aborted
 }
 
 func newStream(m *mux, s *quic.Stream) *stream {
@@ -60,7 +66,10 @@ func (st *stream) run() {
 	defer metrics.streams.Dec()
 	var writer sync.WaitGroup
 	writer.Go(st.send)
-	defer writer.Wait()
+	defer func() {
+		writer.Wait()
+		st.salvage()
+	}()
 	err := st.receive()
 	code := streamCode(err)
 	var reset *quic.StreamError
@@ -155,6 +164,10 @@ func (st *stream) fill(need int) error {
 	}
 	n, err := st.s.Read(st.buf[st.w:])
 	st.w += n
+	if st.arrived += n; st.arrived >= lifeSign {
+		st.arrived = 0
+		st.m.alive.note()
+	}
 	if n > 0 {
 		return nil
 	}
@@ -179,6 +192,7 @@ func (st *stream) grow(need int) {
 func (st *stream) finish() {
 	m := st.m
 	m.mu.Lock()
+	st.leaving = true
 	m.routes.drop(st)
 	open := m.ids.abandonExact(st)
 	m.mu.Unlock()
@@ -193,10 +207,10 @@ func (st *stream) finish() {
 func (st *stream) abort(code quic.StreamErrorCode) {
 	m := st.m
 	m.mu.Lock()
-	st.gone, st.out = true, nil
-	open := m.ids.abandon(st)
+	st.gone, st.leaving = true, true
+	open, pending := m.ids.abandon(st)
+	st.pending = pending
 	m.mu.Unlock()
-	signal(st.room)
 	st.closeExact(open) // before the client knows, and goes on on another stream
 	st.s.CancelWrite(code)
 	st.s.CancelRead(code)
@@ -221,7 +235,7 @@ func (st *stream) closeExact(open []uint16) {
 func (st *stream) unsubscribe() {
 	m := st.m
 	m.mu.Lock()
-	filters := m.routes.drop(st)
+	filters := append(m.routes.drop(st), st.pending...)
 	m.mu.Unlock()
 	for len(filters) > 0 {
 		m.mu.Lock()

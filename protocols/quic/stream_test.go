@@ -22,7 +22,7 @@ func bareStream(t testing.TB, control bool, v wire.Version) *stream {
 	require.NoError(t, err)
 	m := &mux{
 		c:       &Conn{l: &Listener{cfg: Config{MaxPacketSize: 4096}, metrics: ms, log: discard}},
-		version: v, release: make(map[uint16]*stream),
+		version: v, release: make(map[uint16]*pubrel),
 	}
 	m.ids.init()
 	m.ids.resumed = true
