@@ -162,6 +162,23 @@ func TestWaitingMessagesMoveToControl(t *testing.T) {
 	require.True(t, st.closed)
 }
 
+// What comes to a stream that has just ended goes on to the control stream, of
+// which this connection has none; answers are for nobody.
+func TestPacketForAnEndedStream(t *testing.T) {
+	st := bareStream(t, false, wire.V5)
+	st.closed = true
+	for packet, want := range map[string]error{
+		"\x32\x06\x00\x01a\x00\x05\x00": errNoStream, // PUBLISH
+		"\x40\x02\x00\x01":              nil,         // PUBACK
+	} {
+		h, ok, err := wire.ParseHeader([]byte(packet), wire.V5)
+		require.NoError(t, err)
+		require.True(t, ok)
+		require.Equal(t, want, st.m.enqueue(st, h, []byte(packet), nil))
+	}
+	require.Empty(t, st.out)
+}
+
 func TestUnwritten(t *testing.T) {
 	first, second := "\x40\x02\x00\x01", "\x40\x02\x00\x02"
 	both := []byte(first + second)
