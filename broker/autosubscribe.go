@@ -118,7 +118,7 @@ func (s *Session) autoSubscribe() {
 // withoutAuto notes that the client goes without an automatic subscription.
 func (s *Session) withoutAuto(filter string, err error) {
 	s.broker.stats.autoRefused.Add(1)
-	s.broker.log.Warn("automatic subscription was not made", "client", s.clientID, "filter", filter, "err", err)
+	s.broker.log.Debug("automatic subscription was not made", "client", s.clientID, "filter", filter, "err", err)
 }
 
 func (s *sessionState) subscribed(filter string) bool {

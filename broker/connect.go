@@ -13,7 +13,8 @@ const maxClientIDBytes = 512
 // Connect authenticates a client and opens its session: a new one, or the one
 // that was kept for its client identifier (present). If another connection
 // owns that session, it is detached first and its Kick is called with
-// TakenOver; from then on only the new handle can act on the session.
+// TakenOver; from then on only the new handle can act on the session. A CoAP or
+// HTTP client cannot take over the session of a client of another protocol.
 //
 // Connect waits until a session that must survive a restart is on disk; for
 // one with Expiry 0 and no will it does not wait. A kept session is resumed even
@@ -24,7 +25,7 @@ func (b *Broker) Connect(ctx context.Context, r *ConnectRequest) (s *Session, pr
 	if b.closing.Load() {
 		return nil, false, &Error{Reason: ShuttingDown}
 	}
-	if err := checkRequest(r); err != nil {
+	if err := b.checkRequest(r); err != nil {
 		return nil, false, err
 	}
 	if b.cfg.Authenticate == nil {
@@ -65,7 +66,7 @@ func (b *Broker) Connect(ctx context.Context, r *ConnectRequest) (s *Session, pr
 	return s, present, nil
 }
 
-func checkRequest(r *ConnectRequest) error {
+func (b *Broker) checkRequest(r *ConnectRequest) error {
 	if len(r.ClientID) > maxClientIDBytes {
 		return &Error{Reason: InvalidClientID, Err: errors.New("client identifier is too long")}
 	}
@@ -73,12 +74,12 @@ func checkRequest(r *ConnectRequest) error {
 		return &Error{Reason: InvalidClientID, Err: errors.New("client identifier is not clean UTF-8")}
 	}
 	if r.Will != nil {
-		return checkWill(r.Will.Message, r.Mountpoint != nil)
+		return b.checkWill(r.Will.Message, r.Mountpoint != nil)
 	}
 	return nil
 }
 
-func checkWill(m *Message, mounted bool) error {
+func (b *Broker) checkWill(m *Message, mounted bool) error {
 	topic, _, err := splitDelayed(m.Topic)
 	if err == nil {
 		err = ValidTopic(topic)
@@ -89,6 +90,9 @@ func checkWill(m *Message, mounted bool) error {
 	if err != nil {
 		return &Error{Reason: InvalidTopic, Err: err}
 	}
+	if topic != m.Topic && b.cfg.Delayed.MaxMessages < 0 {
+		return &Error{Reason: ImplementationError, Err: errors.New("nothing can be published later here")}
+	}
 	if isSys(topic) && !mounted {
 		return &Error{Reason: NotAuthorized, Err: errors.New("will topic belongs to the broker")}
 	}
@@ -96,6 +100,20 @@ func checkWill(m *Message, mounted bool) error {
 		return &Error{Reason: QoSNotSupported, Err: errors.New("will has no valid QoS")}
 	}
 	return nil
+}
+
+// namesInPassing reports whether a protocol names its client with each message.
+// One request over HTTP, or datagram of CoAP, must not be enough to end the
+// session of a client of another protocol, with what waits there for it.
+func namesInPassing(protocol string) bool { return protocol == "coap" || protocol == "http" }
+
+var errOtherProtocol = errors.New("the client identifier belongs to a client of another protocol")
+
+// belongsTo reports whether the session's client speaks a protocol.
+func (s *sessionState) belongsTo(protocol string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.protocol == protocol
 }
 
 // newHandle also gives the will the topic under which the broker knows it.
@@ -138,6 +156,9 @@ func (b *Broker) open(ctx context.Context, s *Session, r *ConnectRequest) (wait 
 	defer b.lockLife(s.clientID).Unlock()
 	old := b.find(s.clientID)
 	durable := s.Expiry() > 0
+	if old != nil && namesInPassing(s.protocol) && !old.belongsTo(s.protocol) {
+		return nil, false, &Error{Reason: InvalidClientID, Err: errOtherProtocol}
+	}
 	if durable && !b.takePlace(old) {
 		return nil, false, &Error{Reason: QuotaExceeded, Err: errTooManyKept}
 	}

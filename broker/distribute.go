@@ -29,6 +29,9 @@ func (b *Broker) distribute(ctx context.Context, p *Publication, targets []targe
 		// must get this one.
 		targets = b.matchAgain(p, targets)
 	}
+	if p.will && m.QoS > 0 {
+		targets = b.withRoom(targets, m)
+	}
 	if h != nil {
 		if r := h.commit(ctx, targets); !r.OK() {
 			return r

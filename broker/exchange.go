@@ -89,7 +89,7 @@ func (x *Exchange) begin(ctx context.Context, method string) (*Exchange, error) 
 	if b.closing.Load() {
 		return nil, &Error{Reason: ShuttingDown}
 	}
-	if err := checkRequest(x.request); err != nil {
+	if err := b.checkRequest(x.request); err != nil {
 		return nil, err
 	}
 	from, ok := b.cfg.Authenticate.(Exchanger)

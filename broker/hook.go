@@ -37,6 +37,7 @@ type Publication struct {
 	matched bool
 	stored  bool  // the store and the sessions have it already
 	due     int64 // when it is to be published, Unix milliseconds; 0 = now
+	will    bool  // nobody can send it again: who has no room for it goes without
 	lent    bool  // from publications, and goes back there
 	done    func(Reason)
 	inbound *inbound // of a QoS 2 message that has an identifier

@@ -95,22 +95,52 @@ func (b *Broker) accept(ctx context.Context, p *Publication, ops []Op) Reason {
 		}
 	}
 	if p.due != 0 {
-		return b.delay(ctx, p, ops)
+		r := b.delay(ctx, p, ops)
+		if !p.will || r != QuotaExceeded {
+			return r
+		}
+		b.log.Warn("will cannot be delayed, publishing it now", "client", p.Message.ClientID, "topic", p.Message.Topic)
 	}
 	targets := b.match(p)
 	if !p.stored {
-		if r := b.mayTake(targets, p.Message); !r.OK() {
+		if r := b.mayAccept(p, targets); !r.OK() {
 			return r
 		}
 	}
 	if r := b.record(ctx, p); !r.OK() {
-		return r
+		if !p.will || r == ServerBusy {
+			return r
+		}
+		b.log.Warn("will was not recorded, others get it", "client", p.Message.ClientID, "topic", p.Message.Topic, "reason", r)
 	}
 	if p.stored {
 		p.matched = true
 		return Success
 	}
 	return b.distribute(ctx, p, targets, ops)
+}
+
+// mayAccept is mayTake, but one session that is full does not keep a will from
+// all others.
+func (b *Broker) mayAccept(p *Publication, targets []target) Reason {
+	if p.will {
+		return b.mayRetain(p.Message)
+	}
+	return b.mayTake(targets, p.Message)
+}
+
+// withRoom leaves out, counted, the sessions that have no room for a will. The
+// result belongs to the caller.
+func (b *Broker) withRoom(targets []target, m *Message) []target {
+	var fit []target
+	for i := range targets {
+		if b.room(targets[i:i+1], m).OK() {
+			fit = append(fit, targets[i])
+			continue
+		}
+		b.stats.drop(DropQueueFull)
+	}
+	return fit
 }
 
 // mayTake looks whether there is room for a message whose publisher can be
@@ -126,13 +156,18 @@ func (b *Broker) mayTake(targets []target, m *Message) Reason {
 }
 
 // record gives the message to the recorders.
-func (b *Broker) record(ctx context.Context, p *Publication) Reason {
+func (b *Broker) record(ctx context.Context, p *Publication) (refused Reason) {
 	for _, rec := range b.recorders {
-		if r := rec.Record(ctx, p); !r.OK() && p.Message.QoS > 0 {
+		r := rec.Record(ctx, p)
+		if r.OK() || p.Message.QoS == 0 {
+			continue
+		}
+		if !p.will || r == ServerBusy { // it may block with the next attempt
 			return r
 		}
+		refused = r
 	}
-	return Success
+	return refused
 }
 
 // match finds the sessions for the message as the rewriters left it.

@@ -161,6 +161,10 @@ func (s *Session) RetainedMatch(filter string, visit func(*Message) bool) Reason
 // Inject publishes without a session: a will, a message that a bridge brings.
 // It behaves as Session.Publish does for QoS 0 and 1.
 func (b *Broker) Inject(ctx context.Context, m *Message, done func(Reason)) {
+	b.inject(ctx, m, false, done)
+}
+
+func (b *Broker) inject(ctx context.Context, m *Message, will bool, done func(Reason)) {
 	due, r := b.cutDelayed(m)
 	if r == Success && (ValidTopic(m.Topic) != nil || m.QoS > 2) {
 		r = InvalidTopic
@@ -172,7 +176,7 @@ func (b *Broker) Inject(ctx context.Context, m *Message, done func(Reason)) {
 	if m.Time == 0 {
 		m.Time = nowMillis()
 	}
-	b.publish(ctx, &Publication{Message: m, due: due, done: done}, nil)
+	b.publish(ctx, &Publication{Message: m, due: due, will: will, done: done}, nil)
 }
 
 func answer(done func(Reason), r Reason) {

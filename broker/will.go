@@ -21,8 +21,8 @@ func (b *Broker) publishWill(w *Will) {
 	b.sendWill(m)
 }
 
-// sendWill publishes a will. Where its value cannot be retained it is
-// delivered all the same: nobody will send it again.
+// sendWill publishes a will. Nobody will send it again: where its value cannot be
+// retained, or one receiver has no room, the others get it all the same.
 func (b *Broker) sendWill(m Message) {
 	done := func(r Reason) {
 		switch {
@@ -37,14 +37,14 @@ func (b *Broker) sendWill(m Message) {
 		}
 	}
 	first := m
-	b.Inject(NoWait, &first, func(r Reason) {
+	b.inject(NoWait, &first, true, func(r Reason) {
 		if r != ServerBusy {
 			done(r)
 			return
 		}
 		b.spawn(func() {
 			again := m
-			b.Inject(b.ctx, &again, done)
+			b.inject(b.ctx, &again, true, done)
 		})
 	})
 }

@@ -19,8 +19,6 @@ import (
 	"github.com/mochi-mqtt/server/v2/packets"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kerr"
-	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // The variables of make crash.
@@ -53,6 +51,7 @@ func TestCrashLoop(t *testing.T) {
 		eventually(t, "devices go on after the last crash", func() bool { return l.acked.Load() > seen+50 })
 	}
 	load.dismiss()
+	u.forgive()
 	u.back()
 
 	v := m.plant.with(m.yard).settle(g, u)
@@ -116,9 +115,7 @@ func (g *gateway) crash(u fakeUplink, chance *rand.Rand) {
 		time.Sleep(moment())
 	case 2:
 		refusals := []*kerr.Error{kerr.NotLeaderForPartition, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend}
-		u.Fake.Fault(kfake.Fault{
-			Keys: []kmsg.Key{kmsg.Produce}, Err: refusals[chance.IntN(len(refusals))], Count: 1 + chance.IntN(3),
-		})
+		u.refuse(refusals[chance.IntN(len(refusals))], 1+chance.IntN(3))
 	}
 	g.Kill()
 	if chance.IntN(3) == 0 {

@@ -37,6 +37,7 @@ func TestDelayedMessagesSurviveCrashes(t *testing.T) {
 		eventually(t, "devices go on after the last crash", func() bool { return l.acked.Load() > seen+50 })
 	}
 	load.dismiss()
+	u.forgive()
 	u.back()
 	eventually(t, "every delayed message is published", func() bool { return g.metric("gantry_broker_delayed_messages") == 0 })
 	all := plant.with(hall)

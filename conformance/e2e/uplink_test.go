@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"gantry/conformance/servers"
 )
@@ -30,11 +33,28 @@ type uplink interface {
 	back()
 }
 
-type fakeUplink struct{ *servers.KafkaFake }
+type fakeUplink struct {
+	*servers.KafkaFake
+	faults *[]*kfake.FaultHandle
+}
 
 func (u fakeUplink) address() string { return u.Addr }
 func (u fakeUplink) away()           { u.Cut() }
 func (u fakeUplink) back()           { u.Restore() }
+
+// refuse fails the next requests to produce.
+func (u fakeUplink) refuse(err *kerr.Error, count int) {
+	*u.faults = append(*u.faults, u.Fake.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: err, Count: count}))
+}
+
+// forgive takes back what has not been refused yet: an uplink that was away had
+// few requests, and the pauses of a bridge add up.
+func (u fakeUplink) forgive() {
+	for _, f := range *u.faults {
+		f.Remove()
+	}
+	*u.faults = nil
+}
 
 type realUplink struct{ *servers.KafkaBroker }
 
@@ -44,7 +64,7 @@ func (u realUplink) back()           { u.Restart() }
 
 func standIn(t testing.TB) fakeUplink {
 	t.Helper()
-	u := fakeUplink{servers.Kfake(t)}
+	u := fakeUplink{servers.Kfake(t), new([]*kfake.FaultHandle)}
 	u.CreateTopic(topic, partitions)
 	return u
 }

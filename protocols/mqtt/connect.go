@@ -33,6 +33,9 @@ func (c *conn) handshake() error {
 	c.expiry = p.SessionExpiry
 	a := wire.Connack{}
 	r := c.request(p)
+	if !c.validWill(r.Will) {
+		return c.refuse(p, errPayload)
+	}
 	if err := c.srv.cfg.Naming.Identify(r); err != nil {
 		return c.refuse(p, err)
 	}

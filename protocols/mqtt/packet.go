@@ -117,6 +117,9 @@ func (c *conn) publishAcked(m *broker.Message, id uint16) error {
 	return nil
 }
 
+// validWill is validPayload for the will of a CONNECT.
+func (c *conn) validWill(w *broker.Will) bool { return w == nil || c.validPayload(w.Message) }
+
 func (c *conn) validPayload(m *broker.Message) bool {
 	return !c.srv.cfg.CheckPayloadFormat || m.Properties == nil ||
 		m.Properties.PayloadFormat != broker.FormatUTF8 || utf8.Valid(m.Payload)
