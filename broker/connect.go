@@ -110,10 +110,10 @@ func namesInPassing(protocol string) bool { return protocol == "coap" || protoco
 var errOtherProtocol = errors.New("the client identifier belongs to a client of another protocol")
 
 // belongsTo reports whether the session's client speaks a protocol.
-func (s *sessionState) belongsTo(protocol string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.protocol == protocol
+func (st *sessionState) belongsTo(protocol string) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.protocol == protocol
 }
 
 // newHandle also gives the will the topic under which the broker knows it.

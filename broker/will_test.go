@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,9 +16,10 @@ func TestWillPassesAFullSession(t *testing.T) {
 		full.subscribe("#", 1)
 		full.Close(Closing{})
 		pub := connect(t, b, "pub")
-		for pub.publish("fill", "0123456789012345678901234567890123456789", 1) == Success {
-		}
-		for pub.publish("f", "", 1) == Success {
+		for _, payload := range []string{strings.Repeat("x", 40), ""} { // until nothing fits
+			for r := Success; r == Success; {
+				r = pub.publish("f", payload, 1)
+			}
 		}
 		live := connect(t, b, "live")
 		live.subscribe("status/#", 1)
