@@ -20,8 +20,9 @@ type Naming struct {
 
 // ParseMountpoint reads a mountpoint such as "site7/${clientid}/"; "" gives
 // nil. Variables are clientid, username and listener. It must end with a
-// slash, and a level may have one variable only: otherwise the names of two
-// clients could be chosen so that both have the same topics.
+// slash, and a level may have one of clientid and username only: otherwise the
+// names of two clients could be chosen so that both have the same topics. The
+// listener's name is the operator's: it does not count.
 func ParseMountpoint(s string) (*Template, error) {
 	if s == "" {
 		return nil, nil

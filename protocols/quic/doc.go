@@ -19,7 +19,8 @@
 //   - A packet that a data stream cannot carry, or that is malformed, resets the
 //     stream with the reason code of MQTT. The session and the others live.
 //   - A data stream that is reset, or whose answers the client refuses, loses its
-//     subscriptions. Messages with QoS 1 and 2 that wait for it go to the control
+//     subscriptions, but for filters that the client asks for on another stream at
+//     that time. Messages with QoS 1 and 2 that wait for it go to the control
 //     stream. Deliveries that it has not acknowledged come again when the client
 //     resumes its session, and may be acknowledged on any other stream.
 //   - PUBREL comes on the stream of its PUBREC, on the control stream when that one

@@ -162,6 +162,52 @@ func TestWaitingMessagesMoveToControl(t *testing.T) {
 	require.True(t, st.closed)
 }
 
+// A filter that the client asks for on another stream stays, whenever in the end
+// of the stream that had it the request comes.
+func TestSubscribedAnewWhileItsStreamEnds(t *testing.T) {
+	r := newMultiRig(t, mqtt.Config{})
+	c := r.connect("c", true)
+	for i := range 150 {
+		topic := fmt.Sprint("t", i)
+		d := c.data()
+		d.subscribe(topic, 0)
+		d.s.CancelWrite(0)
+		d.s.CancelRead(0)
+		c.subscribe(topic, 0)
+		r.ended()
+		c.send(0xC0, "") // behind an UNSUBSCRIBE that would be on its way
+		c.expect(0xD0)
+		info, _ := r.broker.Session("c")
+		require.Len(t, info.Subscriptions, 1, topic)
+		c.send(0xA2, "\x00\x01\x00"+text(topic))
+		c.expect(0xB0)
+	}
+}
+
+// The steps of it, one by one.
+func TestClaimedFiltersAreNotUnsubscribed(t *testing.T) {
+	st := bareStream(t, false, wire.V5)
+	m := st.m
+	other := newStream(m, nil)
+	for _, f := range []string{"before", "after", "never"} {
+		m.routes.set(f, st)
+	}
+	ask := func(filter string) {
+		body := []byte("\x00\x01\x00" + text(filter) + "\x00")
+		require.NoError(t, other.request(wire.SUBSCRIBE, body))
+	}
+	ask("before")
+	m.disown(st, m.routes.drop(st))
+	require.ElementsMatch(t, []string{"after", "never"}, st.unwanted)
+	other.ids = map[uint16]uint16{} // its first request is answered
+	ask("after")
+	b := st.nextUnsubscribe()
+	require.Contains(t, string(b), text("never"))
+	require.NotContains(t, string(b), "after")
+	require.NotContains(t, string(b), "before")
+	require.Nil(t, st.nextUnsubscribe())
+}
+
 // What comes to a stream that has just ended goes on to the control stream, of
 // which this connection has none; answers are for nobody.
 func TestPacketForAnEndedStream(t *testing.T) {

@@ -119,6 +119,17 @@ func (d *ids) asked(sid uint16) []string {
 	return o.filters
 }
 
+// allAsked are the filters of all requests that are not answered.
+func (d *ids) allAsked() map[string]bool {
+	all := make(map[string]bool)
+	for _, o := range d.owners {
+		for _, f := range o.filters {
+			all[f] = true
+		}
+	}
+	return all
+}
+
 // abandon takes the identifiers of a stream that has ended. Nobody gets their
 // answers any more. It returns those of QoS 2, whose PUBREL will not come, and
 // the filters of requests that are not answered.

@@ -121,6 +121,9 @@ func (st *stream) request(t wire.Type, body []byte) error {
 	if err == nil {
 		st.m.mu.Lock()
 		st.m.ids.asks(st, id, filters)
+		if t == wire.SUBSCRIBE {
+			st.m.claim(filters)
+		}
 		st.m.mu.Unlock()
 	}
 	return err

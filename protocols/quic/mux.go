@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,13 +43,14 @@ type mux struct {
 	err     error         // why; set before down is closed
 	version wire.Version  // set by the control stream with CONNECT, before any data stream is there
 
-	mu      sync.Mutex // covers everything below, and what is said so of streams
-	control *stream
-	ids     ids
-	routes  routes
-	release map[uint16]*pubrel // by identifier of a QoS 2 delivery; those of the control stream are not there
-	late    []byte             // packets that ended data streams did not get, for the control stream
-	pings   int                // PINGRESPs to drop: answers to what the client did not send
+	mu       sync.Mutex // covers everything below, and what is said so of streams
+	control  *stream
+	ids      ids
+	routes   routes
+	disowned []*stream          // aborted ones of which filters are to be unsubscribed
+	release  map[uint16]*pubrel // by identifier of a QoS 2 delivery; those of the control stream are not there
+	late     []byte             // packets that ended data streams did not get, for the control stream
+	pings    int                // PINGRESPs to drop: answers to what the client did not send
 }
 
 // pubrel is where the PUBREL of a delivery goes: to the data stream on which the
@@ -61,6 +63,7 @@ type pubrel struct {
 // frame is one or more whole packets of a stream.
 type frame struct {
 	b    []byte
+	late func() []byte // in place of b: makes it when Read takes the frame; may give nothing
 	from *stream
 }
 
@@ -82,7 +85,7 @@ func (m *mux) read(p []byte) (int, error) {
 		return 0, os.ErrDeadlineExceeded
 	default:
 	}
-	if len(m.rest.b) == 0 {
+	for len(m.rest.b) == 0 {
 		select {
 		case m.rest = <-m.frames:
 		case <-timeout:
@@ -90,36 +93,65 @@ func (m *mux) read(p []byte) (int, error) {
 		case <-m.down:
 			return 0, m.err
 		}
+		if m.rest.late != nil {
+			m.rest.b = m.rest.late()
+		}
+		if len(m.rest.b) == 0 {
+			m.finished()
+		}
 	}
 	n := copy(p, m.rest.b)
 	if m.rest.b = m.rest.b[n:]; len(m.rest.b) == 0 {
-		select {
-		case m.rest.from.read <- struct{}{}:
-		case <-m.closing: // who has delivered it may wait no more
-		}
-		m.rest = frame{}
+		m.finished()
 	}
 	return n, nil
 }
 
+// finished tells who has delivered a frame that it was read.
+func (m *mux) finished() {
+	select {
+	case m.rest.from.read <- struct{}{}:
+	case <-m.closing: // who has delivered it may wait no more
+	}
+	m.rest = frame{}
+}
+
 // deliver hands bytes to Read and waits until they were read. It reports false
 // when the connection has ended. Only the reader of from may call it.
-func (m *mux) deliver(b []byte, from *stream) bool {
+func (m *mux) deliver(b []byte, from *stream) bool { return m.hand(frame{b: b, from: from}) }
+
+func (m *mux) hand(f frame) bool {
 	select {
 	case <-m.closing:
 		return false
 	default:
 	}
 	select {
-	case m.frames <- frame{b, from}:
+	case m.frames <- f:
 	case <-m.closing:
 		return false
 	}
 	select {
-	case <-from.read:
+	case <-f.from.read:
 		return true
 	case <-m.closing:
 		return false
+	}
+}
+
+// disown notes the filters of an aborted stream that are to be unsubscribed: not
+// those that the client asks for on another stream. Caller holds mu.
+func (m *mux) disown(st *stream, filters []string) {
+	asked := m.ids.allAsked()
+	st.unwanted = slices.DeleteFunc(filters, func(f string) bool { return asked[f] })
+	m.disowned = append(m.disowned, st)
+}
+
+// claim keeps filters that the client subscribes to from being unsubscribed with
+// a stream that had them before. Caller holds mu.
+func (m *mux) claim(filters []string) {
+	for _, st := range m.disowned {
+		st.unwanted = slices.DeleteFunc(st.unwanted, func(f string) bool { return slices.Contains(filters, f) })
 	}
 }
 

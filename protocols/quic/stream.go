@@ -3,6 +3,7 @@ package quic
 import (
 	"errors"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/quic-go/quic-go"
@@ -48,7 +49,7 @@ type stream struct {
 	finishing bool              // the client has ended its side: ours ends when it has its answers
 	gone      bool              // nothing may be written any more
 	closed    bool              // the writer has ended: out is not looked at any more
-	pending   []string          // filters of requests that were not answered when the stream was aborted
+	unwanted  []string          // filters that are to be unsubscribed, because the stream was aborted
 }
 
 func newStream(m *mux, s *quic.Stream) *stream {
@@ -84,13 +85,13 @@ func (st *stream) run() {
 	case errors.As(err, &reset):
 		st.lose(0)
 	default: // with the connection: the session keeps what it has
-		st.abort(0)
+		st.abort(0, false)
 	}
 }
 
 // lose ends a stream at once, and what was subscribed to on it.
 func (st *stream) lose(code quic.StreamErrorCode) {
-	st.abort(code)
+	st.abort(code, true)
 	st.unsubscribe()
 }
 
@@ -203,13 +204,15 @@ func (st *stream) finish() {
 	st.nudge()
 }
 
-// abort ends a stream at once.
-func (st *stream) abort(code quic.StreamErrorCode) {
+// abort ends a stream at once, and with forget what was subscribed to on it.
+func (st *stream) abort(code quic.StreamErrorCode, forget bool) {
 	m := st.m
 	m.mu.Lock()
 	st.gone, st.leaving = true, true
 	open, pending := m.ids.abandon(st)
-	st.pending = pending
+	if forget {
+		m.disown(st, append(m.routes.drop(st), pending...))
+	}
 	m.mu.Unlock()
 	st.closeExact(open) // before the client knows, and goes on on another stream
 	st.s.CancelWrite(code)
@@ -234,19 +237,33 @@ func (st *stream) closeExact(open []uint16) {
 // aborted, or that was ended for its fault.
 func (st *stream) unsubscribe() {
 	m := st.m
-	m.mu.Lock()
-	filters := append(m.routes.drop(st), st.pending...)
-	m.mu.Unlock()
-	for len(filters) > 0 {
+	for more := true; more; {
 		m.mu.Lock()
-		sid := m.ids.own()
+		more = len(st.unwanted) > 0
 		m.mu.Unlock()
-		b, rest := appendUnsubscribe(nil, sid, filters, m.version)
-		if sid == 0 || !m.deliver(b, st) {
-			return
-		}
-		filters = rest
+		more = more && m.hand(frame{late: st.nextUnsubscribe, from: st})
 	}
+	m.mu.Lock()
+	m.disowned = slices.DeleteFunc(m.disowned, func(o *stream) bool { return o == st })
+	m.mu.Unlock()
+}
+
+// nextUnsubscribe is made at the moment when it is read: a SUBSCRIBE that comes
+// first has taken its filters out, and any other one is read behind it.
+func (st *stream) nextUnsubscribe() (b []byte) {
+	m := st.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(st.unwanted) == 0 {
+		return nil
+	}
+	sid := m.ids.own()
+	if sid == 0 {
+		st.unwanted = nil
+		return nil
+	}
+	b, st.unwanted = appendUnsubscribe(nil, sid, st.unwanted, m.version)
+	return b
 }
 
 // appendUnsubscribe appends an UNSUBSCRIBE with as many filters as a packet of
