@@ -174,6 +174,9 @@ func TestUplinkCuts(t *testing.T) {
 	g.start()
 	for cuts := 0; cuts < 6 || g.counter("gantry_kafka_resent_batches_total") == 0; cuts++ {
 		require.Less(t, cuts, 200, "never was anything under way")
+		confirmed := g.forwarder.Status().Confirmed
+		g.publish("t/a", 1000)
+		g.await(func() bool { return g.forwarder.Status().Confirmed > confirmed }) // it is back from the last cut
 		g.publish("t/a", 1000)
 		k.Cut()
 		g.publish("t/a", 300)
